@@ -1,0 +1,376 @@
+"""Small checkpoints: only what was learned is saved, and it is put back beside the bases when it is loaded."""
+
+import re
+from pathlib import Path
+
+import torch
+from accelerate import dispatch_model, infer_auto_device_map
+from accelerate.utils import get_balanced_memory
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PreTrainedConfig,
+)
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, logging
+
+from .audio_encoders import audio_encoder_family
+from .base_checkpoints import HUB_ARGUMENTS, fingerprint, resolve_base
+
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_ADAPTER = "default"  # the name every adapter has on disk
+DEFAULT_MAX_NEW_TOKENS = 256  # transformers' own default would end an answer after 20 tokens, without a word
+LORA_NAME = re.compile(r"(\.lora_\w+\.)([^.]+)(?=\.|$)")
+# What the Auto classes and pipelines pass along that says nothing about an adapter-only checkpoint.
+IGNORED_ARGUMENTS = ("trust_remote_code", "adapter_kwargs", "code_revision", "use_safetensors", "low_cpu_mem_usage")
+
+
+def language_model_class(text_config: PreTrainedConfig) -> type:
+    """The Auto class of an LLM's configuration."""
+    return AutoModelForSeq2SeqLM if text_config.is_encoder_decoder else AutoModelForCausalLM
+
+
+class AdapterCheckpointMixin:
+    """Saves, loads, switches and merges what SpeechVerse learns: the projector and LoRA, together an adapter."""
+
+    _keep_in_fp32_modules_strict = ["multi_modal_projector", "lora_A", "lora_B"]
+
+    def _start_with_adapter(self, name: str):
+        self._projectors = {}  # of the adapters that are not active
+        self._lora_configs = {name: self.config.lora_config}
+        self._active_adapter = name
+        self._freeze()
+
+    def _freeze(self):
+        """Leaves gradients to the active adapter alone, in fp32: AdamW's small steps are lost in bf16."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self._is_adapter_key(name))
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def _is_adapter_key(self, key: str) -> bool:
+        if match := LORA_NAME.search(key):
+            return match[2] == self._active_adapter
+        learned = (
+            ("multi_modal_projector.",)
+            if self.config.freeze_audio_tower
+            else ("multi_modal_projector.", "audio_tower.")
+        )
+        return key.startswith(learned)
+
+    def _adapter_state_dict(self, state_dict: dict | None = None) -> dict[str, torch.Tensor]:
+        """The active adapter's tensors under the names they have on disk."""
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        return {
+            LORA_NAME.sub(rf"\g<1>{DEFAULT_ADAPTER}", key): tensor
+            for key, tensor in state_dict.items()
+            if self._is_adapter_key(key)
+        }
+
+    def save_pretrained(self, save_directory, *args, standalone: bool | None = None, state_dict=None, **kwargs):
+        """Saves the active adapter, or the whole model.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): the folder.
+            standalone (`bool`, *optional*): `True` saves the frozen bases too. By default they are left out wherever
+                the configuration says where they come from.
+            *args, state_dict, **kwargs: as in `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            ValueError: if the bases are to be left out although nothing says where they come from.
+        """
+        bases_are_known = self.config.audio_base is not None and self.config.text_base is not None
+        standalone = not bases_are_known if standalone is None else standalone
+        if not standalone:
+            if not bases_are_known:
+                raise ValueError(
+                    "This model's bases are not known (it was built from a configuration, or merged), so its adapter "
+                    "alone could not be loaded again: save it with standalone=True."
+                )
+            state_dict = self._adapter_state_dict(state_dict)
+        self.config.standalone = standalone
+        try:
+            super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
+        finally:
+            self.config.standalone = False
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *model_args, config=None, audio_base=None, text_base=None, **kwargs
+    ):
+        """Loads a checkpoint, with its bases where it does not hold them itself.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): folder or Hub id.
+            audio_base, text_base (`str`, *optional*): folder or Hub id of a base, in place of the recorded one.
+            config, **kwargs: as in `PreTrainedModel.from_pretrained`: `dtype`, `device_map`, `max_memory`,
+                `offload_folder`, `quantization_config` (of the LLM), `attn_implementation` (a string is the LLM's; a
+                dict names `audio_config` and `text_config`), `local_files_only`, `token`, `revision`, ...
+
+        Raises:
+            FileNotFoundError: if a base is not found.
+            ValueError: if the adapter's weights are damaged, or do not fit the bases.
+        """
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        location = hub_arguments | {name: kwargs[name] for name in ("revision", "subfolder") if name in kwargs}
+        if not isinstance(config, PreTrainedConfig):
+            config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **location)
+        if config.standalone or config.audio_base is None:
+            model = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+            (model[0] if isinstance(model, tuple) else model).config.standalone = False
+            return model
+
+        weights_file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **location)
+        audio_folder = _resolve_recorded_base(audio_base, config.audio_base, hub_arguments)
+        text_folder = _resolve_recorded_base(text_base, config.text_base, hub_arguments)
+        _refuse_other_shape(audio_folder, config.audio_config, config.audio_base)
+        _refuse_other_shape(text_folder, config.text_config, config.text_base)
+        for name in (*location, *IGNORED_ARGUMENTS):
+            kwargs.pop(name, None)
+        load_arguments = {name: value for name, value in kwargs.items() if not name.startswith("_")}
+        with_info = load_arguments.pop("output_loading_info", False)
+        model = cls._from_bases(config, audio_folder, text_folder, weights_file=weights_file, **load_arguments)
+        model.config.name_or_path = str(pretrained_model_name_or_path)
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **location)
+        except OSError:
+            pass  # a checkpoint without one keeps the LLM's
+        return (
+            (model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()})
+            if with_info
+            else model
+        )
+
+    @classmethod
+    def _from_bases(
+        cls,
+        config,
+        audio_folder: Path,
+        text_folder: Path,
+        *,
+        weights_file=None,
+        dtype=None,
+        torch_dtype=None,
+        device_map=None,
+        max_memory=None,
+        offload_folder=None,
+        quantization_config=None,
+        attn_implementation=None,
+    ):
+        """Loads both bases, joins them, and fills the adapter from `weights_file` if there is one."""
+        dtype = dtype or torch_dtype or "auto"
+        several_devices = device_map in ("auto", "balanced", "balanced_low_0", "sequential") or (
+            isinstance(device_map, dict) and len(device_map) > 1
+        )
+        placement = None if several_devices else device_map
+        if not isinstance(attn_implementation, dict):
+            attn_implementation = {"text_config": attn_implementation}
+        audio_model = AutoModel.from_pretrained(
+            audio_folder,
+            config=config.audio_config,
+            dtype=dtype,
+            device_map=placement,
+            attn_implementation=attn_implementation.get("audio_config"),
+        )
+        language_model = language_model_class(config.text_config).from_pretrained(
+            text_folder,
+            config=config.text_config,
+            dtype=dtype,
+            device_map=placement,
+            attn_implementation=attn_implementation.get("text_config"),
+            quantization_config=quantization_config,
+        )
+        _keep_untied_head(language_model)
+        config.audio_config, config.text_config = audio_model.config, language_model.config
+        model = cls(config, audio_encoder_family(config.audio_config).tower_of(audio_model), language_model)
+        model.base_folders = {"audio": audio_folder, "text": text_folder}
+        model._keep_generating()
+        if weights_file is not None:
+            model._load_adapter_weights(weights_file)
+        if several_devices:
+            _dispatch(model, device_map, max_memory, offload_folder)
+        elif device_map is not None:
+            model.multi_modal_projector.to(model.device)
+        return model.eval()
+
+    def _keep_generating(self):
+        if not self.can_generate():
+            return
+        self.generation_config = self.language_model.generation_config
+        if self.generation_config.max_new_tokens is None:
+            self.generation_config.max_new_tokens = DEFAULT_MAX_NEW_TOKENS
+
+    def _load_adapter_weights(self, weights_file):
+        """Fills the active adapter from a safetensors file; every key has to be there, and no other.
+
+        Raises:
+            ValueError: if the file is damaged, or its keys or shapes are not this adapter's; they are named.
+        """
+        try:
+            stored = load_file(weights_file)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{weights_file} is not a whole safetensors file ({error}): it was cut short or altered. Get it again."
+            ) from error
+        expected = self._adapter_state_dict()
+        wrong = [f"{key} is missing" for key in expected.keys() - stored.keys()]
+        wrong += [f"{key} is not of this adapter" for key in stored.keys() - expected.keys()]
+        for key in expected.keys() & stored.keys():
+            if stored[key].shape != expected[key].shape:
+                wrong.append(f"{key} is {tuple(stored[key].shape)} and must be {tuple(expected[key].shape)}")
+            elif not stored[key].isfinite().all():
+                wrong.append(f"{key} holds NaN or infinity")
+        if wrong:
+            more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise ValueError(f"{weights_file} does not fit this model: {'; '.join(sorted(wrong)[:5])}{more}.")
+        with torch.no_grad():
+            for key, parameter in expected.items():
+                parameter.copy_(stored[key])
+
+    def load_adapter(self, pretrained_model_name_or_path, adapter_name: str, **kwargs):
+        """Loads another checkpoint's adapter beside the present ones and makes it the active one.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): an adapter-only checkpoint on the same bases.
+            adapter_name (`str`): what to call it here.
+            **kwargs: `revision`, `subfolder`, `cache_dir`, `local_files_only`, `token`, ...
+
+        Raises:
+            ValueError: if the name is taken, or the adapter is of another shape. A base with another fingerprint warns.
+        """
+        if adapter_name in self._lora_configs:
+            raise ValueError(f"There is an adapter {adapter_name!r} already; call the new one something else.")
+        config = type(self.config).from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if config.standalone:
+            raise ValueError(f"{pretrained_model_name_or_path} is a whole model, not an adapter: use from_pretrained.")
+        for field in ("projector_kernel_sizes", "projector_strides", "layer_mix", "freeze_audio_tower"):
+            ours, theirs = getattr(self.config, field), getattr(config, field)
+            if ours != theirs:
+                raise ValueError(f"{pretrained_model_name_or_path} has {field}={theirs}, this model {ours}.")
+        for ours, theirs in ((self.config.audio_base, config.audio_base), (self.config.text_base, config.text_base)):
+            if (ours or {}).get("fingerprint") != theirs["fingerprint"]:
+                _warn_of_other_base(theirs, (ours or {}).get("fingerprint"))
+        weights_file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **kwargs)
+
+        previous = self._active_adapter
+        projector = type(self.multi_modal_projector)(self.config, len(self.audio_family.layers_of(self.audio_tower)))
+        if config.lora_config is not None:
+            inject_adapter_in_model(LoraConfig(**config.lora_config), self.language_model, adapter_name)
+        self._projectors[adapter_name] = projector.to(self.device)
+        self._lora_configs[adapter_name] = config.lora_config
+        self.set_adapter(adapter_name)
+        try:
+            self._load_adapter_weights(weights_file)
+        except ValueError:
+            self.set_adapter(previous)
+            self.delete_adapter(adapter_name)
+            raise
+
+    def set_adapter(self, adapter_name: str):
+        """Makes one of the loaded adapters the active one: its projector, its LoRA.
+
+        Raises:
+            ValueError: if there is none of that name.
+        """
+        if adapter_name not in self._lora_configs:
+            raise ValueError(f"There is no adapter {adapter_name!r}; loaded are {', '.join(self._lora_configs)}.")
+        if adapter_name != self._active_adapter:
+            self._projectors[self._active_adapter] = self.multi_modal_projector
+            self.multi_modal_projector = self._projectors.pop(adapter_name).to(self.device)
+            self._active_adapter = adapter_name
+            self.config.lora_config = self._lora_configs[adapter_name]
+        for layer in self._lora_layers():
+            layer.set_adapter(adapter_name if adapter_name in layer.lora_A else [])
+        self._freeze()
+
+    def delete_adapter(self, adapter_name: str):
+        """Forgets a loaded adapter that is not the active one.
+
+        Raises:
+            ValueError: if it is the active one, or there is none of that name.
+        """
+        if adapter_name == self._active_adapter or adapter_name not in self._lora_configs:
+            raise ValueError(f"Cannot delete adapter {adapter_name!r}: it is active, or not there.")
+        del self._lora_configs[adapter_name], self._projectors[adapter_name]
+        for layer in self._lora_layers():
+            layer.delete_adapter(adapter_name)
+
+    def active_adapters(self) -> list[str]:
+        """The name of the active adapter, in a list as in transformers."""
+        return [self._active_adapter]
+
+    def merge_adapter(self):
+        """Folds the active LoRA into the LLM's weights, for speed, and removes it. Returns the model.
+
+        The LLM is then no longer the base: the model can only be saved whole.
+        """
+        for name, layer in list(self.language_model.named_modules()):
+            if isinstance(layer, LoraLayer):
+                layer.merge()
+                parent, _, child = name.rpartition(".")
+                setattr(self.language_model.get_submodule(parent), child, layer.get_base_layer())
+        self.config.lora_config = None
+        self.config.text_base = None
+        self._start_with_adapter(DEFAULT_ADAPTER)
+        return self
+
+    def _lora_layers(self):
+        return (module for module in self.language_model.modules() if isinstance(module, LoraLayer))
+
+
+def _resolve_recorded_base(given, recorded: dict, hub_arguments: dict) -> Path:
+    """The folder of the base that the caller gave, else of the recorded one; warns if it is not the one trained on."""
+    if given is not None:
+        folder = resolve_base(given, **hub_arguments)
+    else:
+        folder = resolve_base(recorded["id"], revision=recorded["revision"], **hub_arguments)
+    if (found := fingerprint(folder)) != recorded["fingerprint"]:
+        _warn_of_other_base(recorded, found)
+    return folder
+
+
+def _warn_of_other_base(recorded: dict, found: str | None):
+    logger.warning(
+        f"The adapter was trained on {recorded['id']} with fingerprint {recorded['fingerprint']}; this base has "
+        f"fingerprint {found}. Its answers may be worse, or nonsense."
+    )
+
+
+def _refuse_other_shape(folder: Path, config: PreTrainedConfig, recorded: dict):
+    base = AutoConfig.from_pretrained(folder)
+    for field in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        ours, theirs = getattr(config, field, None), getattr(base, field, None)
+        if ours != theirs:
+            raise ValueError(
+                f"The adapter was trained on {recorded['id']} with {field}={ours}; the base in {folder} has {theirs}."
+            )
+
+
+def _keep_untied_head(language_model):
+    """T5's configuration always claims a tied head. Where it is not, a later `tie_weights` must not overwrite it."""
+    head = language_model.get_output_embeddings()
+    if head is not None and head.weight is not language_model.get_input_embeddings().weight:
+        language_model.config.tie_word_embeddings = False
+        language_model.all_tied_weights_keys = {
+            key: target for key, target in language_model.all_tied_weights_keys.items() if "lm_head" not in key
+        }
+
+
+def _dispatch(model, device_map, max_memory, offload_folder):
+    if isinstance(device_map, str):
+        unsplit = list(model._no_split_modules)
+        if device_map != "sequential":
+            low_zero = device_map == "balanced_low_0"
+            max_memory = get_balanced_memory(model, max_memory, no_split_module_classes=unsplit, low_zero=low_zero)
+        device_map = infer_auto_device_map(model, max_memory=max_memory, no_split_module_classes=unsplit)
+    dispatch_model(model, device_map, offload_dir=offload_folder)

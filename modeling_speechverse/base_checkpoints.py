@@ -1,0 +1,103 @@
+"""Where the frozen bases come from, and how a base is recognised.
+
+A SpeechVerse checkpoint holds only what it learned. The bases are looked for, in this order: where the caller says
+(`audio_base=`, `text_base=`), in `$SPEECHVERSE_FOUNDATIONS/<name>`, on the Hugging Face Hub.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open
+
+
+FOUNDATIONS_VARIABLE = "SPEECHVERSE_FOUNDATIONS"
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
+FINGERPRINT_BYTES = 4096  # of each tensor: enough to tell two checkpoints apart, and read in milliseconds
+
+
+def resolve_base(base: str | os.PathLike, *, revision: str | None = None, **hub_arguments) -> Path:
+    """Finds the folder of a base checkpoint, downloading it if need be.
+
+    Args:
+        base (`str` or `os.PathLike`): a folder, a Hub id, or the name of a folder in `$SPEECHVERSE_FOUNDATIONS`.
+        revision (`str`, *optional*): branch, tag or commit, where the Hub is asked.
+        **hub_arguments: `cache_dir`, `force_download`, `local_files_only`, `token`.
+
+    Raises:
+        FileNotFoundError: if the base is nowhere, saying where it was looked for and how to get it.
+    """
+    if (folder := Path(base)).is_dir():
+        return folder
+    name = Path(base).name
+    foundations = os.environ.get(FOUNDATIONS_VARIABLE)
+    if foundations and (folder := Path(foundations) / name).is_dir():
+        return folder
+    try:
+        return Path(_download(str(base), revision, hub_arguments))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        looked = (
+            f"in ${FOUNDATIONS_VARIABLE} ({foundations})" if foundations else f"(${FOUNDATIONS_VARIABLE} is not set)"
+        )
+        raise FileNotFoundError(
+            f"The base model {str(base)!r} is not a folder, not {looked}, and the Hub did not give it "
+            f"({type(error).__name__}). Pass audio_base= or text_base= with its folder, or build it with "
+            f"`speechverse-foundations --out DIR {name}` and set {FOUNDATIONS_VARIABLE}=DIR."
+        ) from error
+
+
+def _download(repo_id: str, revision: str | None, hub_arguments: dict) -> str:
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns, **hub_arguments)
+    if not any(Path(folder).glob("*.safetensors")):  # older repositories have only the pickled form
+        folder = snapshot_download(repo_id, revision=revision, allow_patterns=[*patterns, "*.bin"], **hub_arguments)
+    return folder
+
+
+def describe_base(base: str | os.PathLike, folder: Path, revision: str | None = None) -> dict[str, str | None]:
+    """The record of a base that a configuration keeps: `id`, `revision`, `fingerprint`.
+
+    A local folder is recorded by the id that its SOURCE.json gives, else by its name: never by its path.
+    """
+    source = folder / "SOURCE.json"
+    if source.is_file():
+        recorded = json.loads(source.read_text(encoding="utf-8"))
+        base, revision = recorded.get("id", folder.name), recorded.get("revision")
+    elif folder.parent.name == "snapshots":  # the Hub's cache names a snapshot by its commit
+        revision = folder.name
+    elif Path(base).is_dir():
+        base = folder.name
+    return {"id": str(base), "revision": revision, "fingerprint": fingerprint(folder)}
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+    """SHA-256 over the sorted (name, shape, stored dtype, first 4 KiB) of every tensor of a checkpoint folder.
+
+    Raises:
+        FileNotFoundError: if the folder holds no weights.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_tensors(Path(folder)), key=lambda item: item[0]):
+        count = -(-FINGERPRINT_BYTES // tensor.element_size())
+        head = tensor.flatten()[:count].contiguous().view(torch.uint8)[:FINGERPRINT_BYTES]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(head.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every stored tensor, memory-mapped: only what is looked at is read."""
+    if files := sorted(folder.glob("*.safetensors")):
+        for file in files:
+            with safe_open(file, framework="pt") as tensors:
+                yield from ((name, tensors.get_tensor(name)) for name in tensors.keys())
+    elif files := sorted(folder.glob("pytorch_model*.bin")):
+        for file in files:
+            yield from torch.load(file, map_location="cpu", mmap=True, weights_only=True).items()
+    else:
+        raise FileNotFoundError(f"{folder} holds no weights: neither *.safetensors nor pytorch_model*.bin.")

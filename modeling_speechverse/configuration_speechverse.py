@@ -1,0 +1,123 @@
+"""The configuration of a SpeechVerse model: two frozen bases and the small part that learns between them."""
+
+import math
+from itertools import combinations_with_replacement
+
+from transformers import AutoConfig, PreTrainedConfig
+
+
+LAYER_MIXES = ("last", "learned")
+
+# The paper's downsampler brings every encoder near this rate: 80 ms a frame (section 2.1).
+TARGET_FRAME_RATE = 12.5
+
+
+def choose_strides(frame_rate: float, num_blocks: int) -> list[int]:
+    """Strides of 1 to 3, largest first, whose product brings `frame_rate` (Hz) nearest to 12.5 Hz.
+
+    Gives the paper's [2, 2] for a 50 Hz encoder and [2, 1] for a 25 Hz one.
+    """
+    candidates = combinations_with_replacement((3, 2, 1), num_blocks)
+    return list(min(candidates, key=lambda strides: abs(frame_rate / math.prod(strides) - TARGET_FRAME_RATE)))
+
+
+def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Sets every dropout rate of `config` to 0, in place.
+
+    The LLM is frozen, so its dropout regularises nothing; yet it has to stay in train mode, because transformers only
+    checkpoints gradients there.
+    """
+    for name, value in config.to_dict().items():
+        if ("drop" in name or name.endswith("_pdrop")) and isinstance(value, (int, float)) and value:
+            setattr(config, name, 0.0)
+    return config
+
+
+class SpeechVerseConfig(PreTrainedConfig):
+    """Configuration of [`SpeechVerseForConditionalGeneration`].
+
+    Args:
+        audio_config (`PreTrainedConfig` or `dict`, *optional*, defaults to a `WavLMConfig`):
+            The speech encoder: WavLM, HuBERT, wav2vec2, Moonshine or Whisper.
+        text_config (`PreTrainedConfig` or `dict`, *optional*, defaults to a `T5Config`):
+            The LLM, encoder-decoder or decoder-only. Its dropout rates are set to 0.
+        audio_base (`dict`, *optional*):
+            Where the encoder's frozen weights come from: `id`, `revision` and `fingerprint`. `None` when the model was
+            built from its configuration; it can then only be saved whole.
+        text_base (`dict`, *optional*):
+            The same for the LLM.
+        projector_kernel_sizes (`list[int]`, *optional*, defaults to `[3, 3]`):
+            Kernel size of each Conv1d block of the downsampler, in frames. Odd numbers.
+        projector_strides (`list[int]`, *optional*):
+            Stride of each block. By default those whose frame rate is nearest 12.5 Hz, and then recorded here.
+        layer_mix (`str`, *optional*, defaults to `"last"`):
+            `"last"` projects the encoder's last hidden state (the paper's Multitask-WLM); `"learned"` projects
+            1/L * sum_l w_l h_l over its L layers, with free scalars w_l (Multitask-BRQ).
+        lora_config (`dict`, *optional*):
+            peft's `LoraConfig` fields. `None`: the LLM has no LoRA and only the projector learns.
+        audio_token_id (`int`, *optional*):
+            Id of the token whose embedding is replaced by one audio frame. It may lie beyond the LLM's embedding
+            matrix: its own embedding is never looked up.
+        freeze_audio_tower (`bool`, *optional*, defaults to `True`):
+            `False` trains the encoder as well (one comparison in Table 4 of the paper).
+        standalone (`bool`, *optional*, defaults to `False`):
+            Written by `save_pretrained`: whether the checkpoint holds the frozen bases too.
+    """
+
+    model_type = "speechverse"
+    sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}
+
+    def __init__(
+        self,
+        audio_config=None,
+        text_config=None,
+        audio_base=None,
+        text_base=None,
+        projector_kernel_sizes=None,
+        projector_strides=None,
+        layer_mix="last",
+        lora_config=None,
+        audio_token_id=None,
+        freeze_audio_tower=True,
+        standalone=False,
+        **kwargs,
+    ):
+        self.audio_config = self._sub_config(audio_config, default="wavlm")
+        self.text_config = without_dropout(self._sub_config(text_config, default="t5"))
+        self.audio_base = audio_base
+        self.text_base = text_base
+        self.projector_kernel_sizes = list(projector_kernel_sizes or [3, 3])
+        self.projector_strides = projector_strides
+        self.layer_mix = layer_mix
+        self.lora_config = lora_config
+        self.audio_token_id = audio_token_id
+        self.freeze_audio_tower = freeze_audio_tower
+        self.standalone = standalone
+        self._validate_projector()
+        kwargs["is_encoder_decoder"] = bool(self.text_config.is_encoder_decoder)
+        for name in ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id"):
+            kwargs.setdefault(name, getattr(self.text_config, name, None))
+        super().__init__(**kwargs)
+
+    @staticmethod
+    def _sub_config(config, default: str) -> PreTrainedConfig:
+        if isinstance(config, PreTrainedConfig):
+            return config
+        config = dict(config or {})
+        return AutoConfig.for_model(config.pop("model_type", default), **config)
+
+    def _validate_projector(self):
+        if self.layer_mix not in LAYER_MIXES:
+            raise ValueError(f"layer_mix is {self.layer_mix!r}; it must be one of {', '.join(LAYER_MIXES)}.")
+        if any(size % 2 == 0 for size in self.projector_kernel_sizes):
+            raise ValueError(f"projector_kernel_sizes is {self.projector_kernel_sizes}; every size must be odd.")
+        if self.projector_strides is not None:
+            self.projector_strides = list(self.projector_strides)
+            if len(self.projector_strides) != len(self.projector_kernel_sizes):
+                raise ValueError(
+                    f"projector_strides has {len(self.projector_strides)} entries and projector_kernel_sizes "
+                    f"{len(self.projector_kernel_sizes)}; give one of each for every block."
+                )
+
+
+__all__ = ["SpeechVerseConfig"]

@@ -1,0 +1,126 @@
+"""Any recording -> a mono float32 waveform at one rate."""
+
+import io
+import os
+import urllib.request
+from collections.abc import Mapping
+
+import numpy as np
+import soundfile
+
+
+try:
+    import soxr
+except ImportError:
+    soxr = None
+
+MIN_SECONDS = 0.1  # shorter than any phone: nothing can be said in it
+URL_TIMEOUT = 30  # s
+
+
+def load_audio(source, target_rate: int, sampling_rate: int | None = None) -> np.ndarray:
+    """Reads a recording, mixes its channels down and resamples it.
+
+    Args:
+        source: a path; an http(s) URL; the bytes of an audio file (wav, flac, mp3, ogg/opus: what libsndfile reads);
+            an array or tensor, 1-D, or 2-D with the channels along its shorter side (floats in -1..1, or integers at
+            their full scale); a dict with `array` and `sampling_rate`, or with `bytes` or `path`, as in `datasets`.
+        target_rate (`int`): wanted rate, Hz.
+        sampling_rate (`int`, *optional*): rate of a bare array, Hz. A file knows its own.
+
+    Returns:
+        `np.ndarray` of shape `(samples,)`, float32, finite.
+
+    Raises:
+        FileNotFoundError: if the path is not there.
+        ValueError: if the source is not audio, is empty, shorter than 0.1 s, holds NaN or infinity, or has no rate.
+    """
+    name = _name_of(source)
+    wave, rate = _read(source, name, sampling_rate)
+    if not isinstance(rate, (int, float, np.number)) or rate <= 0:
+        raise ValueError(f"{name} has the sampling rate {rate!r}; it must be a positive number of Hz.")
+    wave = _to_mono_float(np.asarray(wave), name)
+    if not wave.size:
+        raise ValueError(f"{name} is empty: it holds no samples.")
+    if not np.isfinite(wave).all():
+        raise ValueError(
+            f"{name} holds NaN or infinite samples: {np.count_nonzero(~np.isfinite(wave))} of {wave.size}."
+        )
+    if len(wave) < MIN_SECONDS * rate:
+        raise ValueError(f"{name} lasts {len(wave) / rate:.3f} s; at least {MIN_SECONDS} s is needed.")
+    return _resample(wave, rate, target_rate, name)
+
+
+def _name_of(source) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return f"audio {str(source)!r}"
+    if isinstance(source, Mapping) and source.get("path"):
+        return f"audio {str(source['path'])!r}"
+    return f"the audio given as {type(source).__name__}"
+
+
+def _read(source, name: str, sampling_rate: int | None):
+    """Samples, `(samples,)` or two-dimensional, and their rate in Hz."""
+    if isinstance(source, (str, os.PathLike)):
+        if str(source).startswith(("http://", "https://")):
+            return _decode(_fetch(str(source)), name)
+        if not os.path.isfile(source):
+            raise FileNotFoundError(f"{name} is not there: give the path of a file, a URL, bytes, or an array.")
+        return _decode(source, name)
+    if isinstance(source, (bytes, bytearray)):
+        return _decode(bytes(source), name)
+    if isinstance(source, Mapping):
+        if source.get("array") is not None:
+            return _from_array(source["array"], name, source.get("sampling_rate", sampling_rate))
+        if source.get("bytes") is not None:
+            return _decode(bytes(source["bytes"]), name)
+        if source.get("path") is not None:
+            return _read(source["path"], name, sampling_rate)
+        raise ValueError(f"{name} has none of the keys array, bytes, path; it has {', '.join(map(str, source))}.")
+    return _from_array(source, name, sampling_rate)
+
+
+def _from_array(array, name: str, sampling_rate: int | None):
+    if hasattr(array, "detach"):
+        array = array.detach().cpu().float().numpy() if array.is_floating_point() else array.detach().cpu().numpy()
+    array = np.asarray(array)
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise ValueError(f"{name} is not audio: it is neither a path, bytes, nor an array of real numbers.")
+    if sampling_rate is None:
+        raise ValueError(f"{name} has no rate: pass sampling_rate=, or a dict with array and sampling_rate.")
+    return array, sampling_rate
+
+
+def _fetch(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=URL_TIMEOUT) as response:
+            return response.read()
+    except OSError as error:  # urllib's own errors are OSErrors
+        raise FileNotFoundError(f"audio {url!r} could not be fetched: {error}.") from error
+
+
+def _decode(file, name: str):
+    try:
+        return soundfile.read(io.BytesIO(file) if isinstance(file, bytes) else file, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise ValueError(f"{name} is not audio that can be read (wav, flac, mp3, ogg/opus): {error}.") from error
+
+
+def _to_mono_float(wave: np.ndarray, name: str) -> np.ndarray:
+    if np.issubdtype(wave.dtype, np.integer):
+        wave = wave.astype(np.float32) / -float(np.iinfo(wave.dtype).min or -128)
+    if wave.ndim > 2:
+        raise ValueError(f"{name} has {wave.ndim} dimensions; give samples, or samples and channels.")
+    if wave.ndim == 2:
+        wave = wave.mean(axis=int(np.argmin(wave.shape)) if min(wave.shape) else 0)
+    return wave.astype(np.float32, copy=False)
+
+
+def _resample(wave: np.ndarray, rate: float, target_rate: int, name: str) -> np.ndarray:
+    if rate == target_rate:
+        return wave
+    if soxr is None:
+        raise ImportError(
+            f"{name} is at {rate} Hz and the model wants {target_rate} Hz: `pip install soxr` resamples it."
+        )
+    return soxr.resample(wave, rate, target_rate).astype(np.float32, copy=False)

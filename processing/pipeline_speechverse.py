@@ -1,0 +1,144 @@
+"""`pipeline("speech-instruction")`: recordings and instructions in, answers out."""
+
+from collections.abc import Callable, Mapping
+
+from torch.utils.data import DataLoader
+from transformers import BatchFeature, Pipeline, TextStreamer
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+
+class CallbackStreamer(TextStreamer):
+    """Hands finished pieces of the answer to a function, as they are generated."""
+
+    def __init__(self, tokenizer, callback: Callable[[str], None]):
+        super().__init__(tokenizer, skip_prompt=False, skip_special_tokens=True)
+        self.callback = callback
+
+    def on_finalized_text(self, text: str, stream_end: bool = False):
+        if text:
+            self.callback(text)
+
+
+class SpeechInstructionPipeline(Pipeline):
+    """Answers instructions about recordings.
+
+    ```python
+    >>> ask = pipeline("speech-instruction", model="org/speechverse")
+    >>> ask("call.wav", "What is the caller asking for?")
+    {'text': 'To listen to jazz.', 'answer': 'To listen to jazz.'}
+    >>> ask({"audio": "call.wav", "task": "er"})
+    {'text': 'Angry.', 'answer': 'angry'}
+    ```
+
+    An answer is a dict: `text` is what the model wrote; `answer` is that text read as the task's kind of answer, `None`
+    if it could not be read so. With `num_return_sequences` above 1 every input gives a list of such dicts, best first.
+
+    Inputs: one recording, or a dict with `audio` and `instruction` (or `task`); a list, a dataset or a generator of
+    either. A list as a dict's `audio` holds the recordings of one instruction, one for each `<audio>` in it.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _pipeline_calls_generate = True
+
+    def __call__(self, inputs, instruction: str | list[str] | None = None, **kwargs):
+        """Answers.
+
+        Args:
+            inputs: see the class.
+            instruction (`str` or `list[str]`, *optional*): for inputs that bring none; one for all, or one for each.
+            task (`str`, *optional*): likewise, a task of the model's bank.
+            sampling_rate (`int`, *optional*): rate of bare arrays, Hz.
+            batch_size (`int`, *optional*, defaults to 1): how many inputs are answered at once.
+            callback (`Callable[[str], None]`, *optional*): is handed the answer piece by piece; one input at a time.
+            **kwargs: everything else goes to `generate`: `max_new_tokens`, `num_beams`, `do_sample`, ...
+
+        Raises:
+            ValueError: if an input has no recording or no instruction.
+        """
+        if isinstance(instruction, (list, tuple)):
+            if not isinstance(inputs, (list, tuple)) or len(inputs) != len(instruction):
+                number = len(inputs) if isinstance(inputs, (list, tuple)) else 1
+                raise ValueError(f"There are {len(instruction)} instructions for {number} inputs; give one for each.")
+            inputs = [{**_as_dict(item), "instruction": text} for item, text in zip(inputs, instruction, strict=True)]
+        elif instruction is not None:
+            kwargs["instruction"] = instruction
+        return super().__call__(list(inputs) if isinstance(inputs, tuple) else inputs, **kwargs)
+
+    def _sanitize_parameters(
+        self, instruction=None, task=None, sampling_rate=None, callback=None, generate_kwargs=None, **kwargs
+    ):
+        given = {"instruction": instruction, "task": task, "sampling_rate": sampling_rate}
+        generate_kwargs = {**(generate_kwargs or {}), **kwargs}
+        if callback is not None:
+            generate_kwargs["streamer"] = CallbackStreamer(self.processor.tokenizer, callback)
+        return {k: v for k, v in given.items() if v is not None}, generate_kwargs, {}
+
+    def preprocess(self, inputs, instruction=None, task=None, sampling_rate=None):
+        inputs = _as_dict(inputs)
+        audio = inputs.get("audio")
+        if audio is None or (isinstance(audio, (list, tuple)) and not audio):
+            raise ValueError(
+                f"The input has no recording: give a path, or a dict with 'audio'; it has {', '.join(inputs) or 'nothing'}."
+            )
+        if "instruction" not in inputs and "task" not in inputs:  # what comes with an input goes before the call's
+            inputs = {**inputs, "instruction": instruction, "task": task}
+        instruction, task = inputs.get("instruction"), inputs.get("task")
+        if (instruction is None) == (task is None):
+            raise ValueError("An input needs an instruction or a task, and not both.")
+        if instruction is None:
+            instruction = self.processor.tasks[task].prompts[0]
+        audios = (
+            list(audio) if isinstance(audio, (list, tuple)) and not isinstance(audio[0], (int, float)) else [audio]
+        )
+        if max(1, instruction.count(self.processor.audio_token)) != len(audios):
+            raise ValueError(
+                f"The instruction has {instruction.count(self.processor.audio_token)} {self.processor.audio_token} "
+                f"placeholders for {len(audios)} recordings."
+            )
+        rate = inputs.get("sampling_rate", sampling_rate)
+        return {"example": self.processor.encode(instruction, audios, sampling_rate=rate), "task": task}
+
+    def _forward(self, model_inputs, **generate_kwargs):
+        tasks = model_inputs.pop("tasks")
+        generate_kwargs = self._prepare_generate_kwargs(generate_kwargs)
+        sequences = self.model.generate(**model_inputs, **generate_kwargs)
+        per_input = len(sequences) // len(tasks)
+        return {"sequences": sequences.reshape(len(tasks), per_input, -1), "task": tasks}
+
+    def postprocess(self, model_outputs):
+        # In a batch the iterator hands over one row at a time, and a single input comes as a batch of one.
+        sequences, task = model_outputs["sequences"], model_outputs["task"]
+        sequences = sequences.reshape(-1, sequences.shape[-1])
+        task = task[0] if isinstance(task, (list, tuple)) else task
+        texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
+        answers = [{"text": text.strip(), "answer": self.processor.parse(text, task)} for text in texts]
+        return answers[0] if len(answers) == 1 else answers
+
+    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
+        batch = self._collate([self.preprocess(inputs, **preprocess_params)])
+        return self.postprocess(self.forward(batch, **forward_params), **postprocess_params)
+
+    def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
+        # The base class pads by keys that it knows; here the processor pads.
+        dataset_class = PipelineDataset if hasattr(inputs, "__len__") else PipelineIterator
+        dataset = dataset_class(inputs, self.preprocess, preprocess_params)
+        loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=self._collate)
+        outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
+        return PipelineIterator(outputs, self.postprocess, postprocess_params)
+
+    def _collate(self, items: list[dict]) -> dict:
+        batch: BatchFeature = self.processor.pad([item["example"] for item in items])
+        return {**batch, "tasks": [item["task"] for item in items]}
+
+
+def _as_dict(inputs) -> dict:
+    if isinstance(inputs, Mapping) and not {"array", "bytes", "path"} & set(inputs):
+        return dict(inputs)
+    return {"audio": inputs}
+
+
+__all__ = ["SpeechInstructionPipeline"]

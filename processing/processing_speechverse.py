@@ -1,0 +1,327 @@
+"""Recordings and instructions -> what the model takes; token ids -> answers."""
+
+import itertools
+
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers.utils import cached_file
+
+from .audio_speechverse import load_audio
+from .tasks_speechverse import TASKS_NAME, TaskBank
+
+
+AUDIO_TOKEN = "<audio>"
+IGNORED_LABEL = -100
+# Padded along their last or only time axis: the key, its mask, the value beyond the end.
+AUDIO_INPUTS = {
+    "input_values": "padding_mask",
+    "input_features": "input_features_mask",
+    "audio_hidden_states": "audio_hidden_states_mask",
+}
+
+
+class SpeechVerseProcessor(ProcessorMixin):
+    """Makes the inputs of a SpeechVerse model, and reads its answers.
+
+    Args:
+        feature_extractor: the encoder's own.
+        tokenizer: the LLM's own; the audio token is added to it.
+        encoder_convolutions, projector_convolutions (`list[tuple[int, int, int]]`): kernel size, stride and padding of
+            every convolution over time, from the encoder's input to its frames and from there to the projected ones;
+            they tell how many audio tokens a recording takes.
+        max_audio_steps (`int`, *optional*): longest input of the encoder, in steps of its time axis.
+        is_encoder_decoder (`bool`, *optional*, defaults to `True`): whether the LLM is one. A decoder-only LLM is
+            spoken to in its chat template, where it has one.
+        audio_token (`str`, *optional*, defaults to `"<audio>"`): stands for a recording in an instruction.
+        tasks ([`TaskBank`], *optional*): the tasks that the model was trained on.
+    """
+
+    def __init__(
+        self,
+        feature_extractor,
+        tokenizer,
+        encoder_convolutions,
+        projector_convolutions,
+        max_audio_steps=None,
+        is_encoder_decoder=True,
+        audio_token=AUDIO_TOKEN,
+        tasks=None,
+        chat_template=None,
+    ):
+        self.encoder_convolutions = [list(convolution) for convolution in encoder_convolutions]
+        self.projector_convolutions = [list(convolution) for convolution in projector_convolutions]
+        self.max_audio_steps = max_audio_steps
+        self.is_encoder_decoder = is_encoder_decoder
+        self.audio_token = audio_token
+        self.tasks = tasks if tasks is not None else TaskBank()
+        tokenizer.add_tokens([audio_token], special_tokens=True)
+        self.audio_token_id = tokenizer.convert_tokens_to_ids(audio_token)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def for_model(cls, model, tasks: TaskBank | None = None, feature_extractor=None, tokenizer=None):
+        """The processor of a model that was just joined from its bases.
+
+        Args:
+            model: a [`SpeechVerseForConditionalGeneration`].
+            tasks ([`TaskBank`], *optional*): what it will be trained on.
+            feature_extractor, tokenizer (*optional*): by default those in the folders of the model's bases.
+        """
+        feature_extractor = feature_extractor or AutoFeatureExtractor.from_pretrained(model.base_folders["audio"])
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.base_folders["text"])
+        processor = cls(
+            feature_extractor,
+            tokenizer,
+            encoder_convolutions=model.encoder_convolutions,
+            projector_convolutions=model.projector_convolutions,
+            max_audio_steps=model.audio_family.max_input_length,
+            is_encoder_decoder=model.config.is_encoder_decoder,
+            tasks=tasks,
+        )
+        if processor.audio_token_id != model.config.audio_token_id:
+            raise ValueError(
+                f"The tokenizer gives {AUDIO_TOKEN} the id {processor.audio_token_id}, the model expects "
+                f"{model.config.audio_token_id}: they are not of the same base."
+            )
+        return processor
+
+    @property
+    def audio_input_name(self) -> str:
+        """`input_values` for an encoder of waveforms, `input_features` for one of mel frames."""
+        return self.feature_extractor.model_input_names[0]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", self.audio_input_name, AUDIO_INPUTS[self.audio_input_name]]
+
+    def __call__(
+        self,
+        text=None,
+        audio=None,
+        *,
+        task: str | None = None,
+        text_target=None,
+        sampling_rate: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Makes a padded batch.
+
+        Args:
+            text (`str` or `list[str]`, *optional*): the instructions. A recording stands before its instruction, or
+                wherever `<audio>` stands in it. One instruction serves all recordings.
+            audio (*optional*): one recording or a list of them, each in any form that
+                [`~audio_speechverse.load_audio`] takes; without any the input is text alone.
+            task (`str`, *optional*): a task of the bank, in place of `text`: its first prompt is used.
+            text_target (`str` or `list[str]`, *optional*): the answers, to learn from; adds `labels`.
+            sampling_rate (`int`, *optional*): rate of bare arrays, Hz.
+            padding_side (`str`, *optional*): see [`~SpeechVerseProcessor.pad`].
+            return_tensors (`str`, *optional*, defaults to `"pt"`): only PyTorch tensors are made.
+
+        Returns:
+            `BatchFeature` with `input_ids` and `attention_mask` `(batch, length)`, int64; with audio, either
+            `input_values` `(num_audios, samples)` and `padding_mask`, or `input_features` `(num_audios, mel bins, mel
+            frames)` and `input_features_mask`; and `labels` where there are targets.
+
+        Raises:
+            ValueError: if instructions, recordings and targets do not match in number, or a recording cannot be used.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors is {return_tensors!r}; only 'pt' is supported.")
+        if (text is None) == (task is None):
+            raise ValueError("Give either an instruction (text=) or a task (task=).")
+        text = self.tasks[task].prompts[0] if text is None else text
+        audios = [] if audio is None else _flatten(audio)
+        texts = list(text) if isinstance(text, (list, tuple)) else [text] * self._batch_size(text, audios)
+        if text_target is not None:
+            text_target = [text_target] if isinstance(text_target, str) else list(text_target)
+            if len(text_target) != len(texts):
+                raise ValueError(f"There are {len(texts)} instructions but {len(text_target)} targets.")
+        examples = [
+            self.encode(instruction, recordings, target, sampling_rate=sampling_rate)
+            for instruction, recordings, target in zip(
+                texts, self._share_out(texts, audios), text_target or itertools.repeat(None), strict=False
+            )
+        ]
+        return self.pad(examples, padding_side=padding_side)
+
+    def _batch_size(self, text: str, audios: list) -> int:
+        return len(audios) if audios and text.count(self.audio_token) <= 1 else 1
+
+    def _share_out(self, texts: list[str], audios: list) -> list[list]:
+        """The recordings of each instruction, in order."""
+        if not audios and not any(self.audio_token in text for text in texts):
+            return [[] for _ in texts]
+        counts = [max(1, text.count(self.audio_token)) for text in texts]
+        if sum(counts) != len(audios):
+            raise ValueError(
+                f"The {len(texts)} instructions ask for {sum(counts)} recordings ({self.audio_token} placeholders; one "
+                f"where there is none), but {len(audios)} were given."
+            )
+        remaining = iter(audios)
+        return [list(itertools.islice(remaining, count)) for count in counts]
+
+    def encode(self, instruction: str, audios=(), target: str | None = None, *, sampling_rate=None) -> dict:
+        """One example, not padded: `input_ids`, the recordings' inputs in a list, and `labels` if there is a target.
+
+        For a decoder-only LLM `input_ids` then go on with the answer, and `labels` are -100 before it.
+        """
+        features = [self.extract_features(audio, sampling_rate) for audio in audios]
+        return self.encode_features(instruction, self.audio_input_name, features, target)
+
+    def encode_features(self, instruction: str, input_name: str, features: list, target: str | None = None) -> dict:
+        """Like [`~SpeechVerseProcessor.encode`], from audio features that are there already.
+
+        Args:
+            instruction (`str`): the instruction.
+            input_name (`str`): `input_values`, `input_features`, or `audio_hidden_states` (what the encoder gave).
+            features (`list`): one array a recording: `(samples,)`, `(mel bins, mel frames)` or `(frames, hidden)`.
+            target (`str`, *optional*): the answer.
+        """
+        if features and self.audio_token not in instruction:
+            instruction = self.audio_token + instruction
+        num_tokens = [self.num_audio_tokens(input_name, feature) for feature in features]
+        example = {"input_ids": self._expand_audio_tokens(self._tokenize_instruction(instruction), num_tokens)}
+        if features:
+            example[input_name] = features
+        if target is not None:
+            if self.is_encoder_decoder:
+                example["labels"] = self.tokenizer(target).input_ids
+            else:
+                answer = self.tokenizer(target, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]
+                example["labels"] = [IGNORED_LABEL] * len(example["input_ids"]) + answer
+                example["input_ids"] = example["input_ids"] + answer
+        return example
+
+    def extract_features(self, audio, sampling_rate: int | None = None) -> np.ndarray:
+        """The encoder's input from one recording: `(samples,)` or `(mel bins, mel frames)`, float32.
+
+        Each recording is extracted alone, so that no other one in a batch changes it.
+
+        Raises:
+            ValueError: if it is too short or too long for the encoder, or [`~audio_speechverse.load_audio`] refuses it.
+        """
+        rate = self.feature_extractor.sampling_rate
+        wave = load_audio(audio, rate, sampling_rate)
+        inputs = self.feature_extractor(
+            wave, sampling_rate=rate, padding="longest", truncation=False, return_tensors="np"
+        )
+        features = inputs[self.audio_input_name][0]
+        seconds, steps = len(wave) / rate, features.shape[-1]
+        if self.max_audio_steps is not None and steps > self.max_audio_steps:
+            longest = seconds * self.max_audio_steps / steps
+            raise ValueError(
+                f"A recording of {seconds:.1f} s is too long: this encoder takes {longest:.1f} s. Cut it into shorter "
+                "pieces; nothing is cut off silently."
+            )
+        if self.num_audio_tokens(self.audio_input_name, features) < 1:
+            raise ValueError(f"A recording of {seconds:.3f} s is too short: the encoder makes no frame of it.")
+        return features
+
+    def num_audio_tokens(self, input_name: str, features: np.ndarray) -> int:
+        """Projected frames of one recording, which is the number of audio tokens it takes."""
+        if input_name == "audio_hidden_states":  # the encoder's convolutions are behind them
+            length, convolutions = features.shape[0], self.projector_convolutions
+        else:
+            length, convolutions = features.shape[-1], self.encoder_convolutions + self.projector_convolutions
+        for kernel_size, stride, padding in convolutions:
+            length = (length + 2 * padding - kernel_size) // stride + 1
+        return length
+
+    def _tokenize_instruction(self, instruction: str) -> list[int]:
+        if self.is_encoder_decoder or self.tokenizer.chat_template is None:
+            return self.tokenizer(instruction).input_ids
+        chat = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": instruction}], add_generation_prompt=True, tokenize=False
+        )
+        return self.tokenizer(chat, add_special_tokens=False).input_ids
+
+    def _expand_audio_tokens(self, input_ids: list[int], num_tokens: list[int]) -> list[int]:
+        counts = iter(num_tokens)
+        return [
+            token
+            for input_id in input_ids
+            for token in ([input_id] * next(counts) if input_id == self.audio_token_id else [input_id])
+        ]
+
+    def pad(self, examples: list[dict], padding_side: str | None = None) -> BatchFeature:
+        """Pads examples of [`~SpeechVerseProcessor.encode`] into one batch.
+
+        Args:
+            examples (`list[dict]`): the examples; all with labels, or none.
+            padding_side (`str`, *optional*): side on which tokens are padded. By default `"left"` where a decoder-only
+                LLM is going to write, that is without labels, and `"right"` elsewhere.
+        """
+        has_labels = "labels" in examples[0]
+        if padding_side is None:
+            padding_side = "right" if has_labels or self.is_encoder_decoder else "left"
+        input_ids = [example["input_ids"] for example in examples]
+        batch = {
+            "input_ids": _pad_tokens(input_ids, self.tokenizer.pad_token_id, padding_side),
+            "attention_mask": _pad_tokens([[1] * len(ids) for ids in input_ids], 0, padding_side),
+        }
+        if has_labels:
+            batch["labels"] = _pad_tokens([example["labels"] for example in examples], IGNORED_LABEL, padding_side)
+        for name, mask_name in AUDIO_INPUTS.items():
+            features = [torch.as_tensor(array) for example in examples for array in example.get(name, [])]
+            if features:
+                time_axis = 0 if name == "audio_hidden_states" else -1
+                batch[name], batch[mask_name] = _pad_features(features, time_axis)
+        return BatchFeature(batch)
+
+    def parse(self, text: str, task: str | None = None):
+        """The typed answer in a generated text: what the task's parser makes of it; without a task, the text itself."""
+        return text.strip() if task is None else self.tasks[task].parse(text)
+
+    def to_dict(self):
+        output = super().to_dict()
+        for runtime in ("tasks", "audio_token_id"):
+            output.pop(runtime, None)
+        return output
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Saves the feature extractor, the tokenizer, and the task bank as `tasks.json`."""
+        files = super().save_pretrained(save_directory, *args, **kwargs)
+        self.tasks.to_json(f"{save_directory}/{TASKS_NAME}")
+        return files
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """Loads the processor of a checkpoint, with its task bank."""
+        hub_arguments = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+        location = {name: kwargs[name] for name in hub_arguments if name in kwargs}
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        file = cached_file(
+            pretrained_model_name_or_path, TASKS_NAME, _raise_exceptions_for_missing_entries=False, **location
+        )
+        if file is not None:
+            processor.tasks = TaskBank.from_json(file)
+        return processor
+
+
+def _flatten(audio) -> list:
+    """A recording, a list of them, or a list of such lists -> a list. A list of numbers is one recording."""
+    if not isinstance(audio, (list, tuple)) or (audio and isinstance(audio[0], (int, float))):
+        return [audio]
+    return [recording for item in audio for recording in _flatten(item)]
+
+
+def _pad_tokens(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
+    length = max(len(row) for row in rows)
+    padding = ([value] * (length - len(row)) for row in rows)
+    return torch.tensor([row + pad if side == "right" else pad + row for row, pad in zip(rows, padding, strict=True)])
+
+
+def _pad_features(features: list[torch.Tensor], time_axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Zero-padded stack and its mask `(num_audios, time)`, 1 on real steps."""
+    lengths = torch.tensor([feature.shape[time_axis] for feature in features])
+    rows = [feature.movedim(time_axis, 0) for feature in features]
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = (torch.arange(padded.shape[1])[None, :] < lengths[:, None]).long()
+    return (padded.movedim(1, -1).contiguous() if time_axis == -1 else padded), mask
+
+
+__all__ = ["SpeechVerseProcessor"]

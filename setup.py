@@ -1,0 +1,62 @@
+"""`pip install .` installs one package, `speechverse`, made of this checkout's folders."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+ROOT = Path(__file__).parent
+FOLDERS = ("modeling_speechverse", "processing", "training", "evaluation", "model_cards")
+
+packages = [package for folder in FOLDERS for package in find_packages(include=[folder, f"{folder}.*"])]
+version = re.search(r'"(.+)"', (ROOT / "speechverse" / "version.py").read_text())[1]
+
+extras = {
+    "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
+    "eval": ["evaluate>=0.4.6", "jiwer>=4", "sacrebleu", "scipy"],
+    "tts": ["py-nanotts", "hibari-tts"],
+    "demo": ["py-nanotts", "onnx", "gguf", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
+}
+extras["dev"] = sorted({*extras["demo"], *extras["train"], *extras["tts"], "jiwer>=4", "pytest", "ruff", "scipy"})
+
+setup(
+    name="speechverse",
+    version=version,
+    description="Audio-language models from any frozen speech encoder and any frozen text LLM",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=["speechverse", *(f"speechverse.{package}" for package in packages)],
+    package_dir={
+        "speechverse": "speechverse",
+        **{f"speechverse.{package}": package.replace(".", "/") for package in packages},
+    },
+    package_data={
+        "speechverse": ["py.typed"],
+        "speechverse.processing": ["tasks/*.yaml"],
+        "speechverse.training": ["configs/*.yaml", "accelerate/*.yaml"],
+    },
+    install_requires=[
+        "torch>=2.6",
+        "transformers>=5.23,<6",
+        "accelerate>=1.10",
+        "datasets>=4",
+        "peft>=0.19",
+        "huggingface_hub>=1",
+        "safetensors",
+        "soundfile>=0.13",
+        "soxr",
+        "numpy",
+        "pyyaml",
+    ],
+    extras_require=extras,
+    entry_points={
+        "console_scripts": [
+            "speechverse-train = speechverse.training.train:main",
+            "speechverse-foundations = speechverse.training.foundations:main",
+            "speechverse-synthesize = speechverse.training.data.synthesize:main",
+        ]
+    },
+)
