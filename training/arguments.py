@@ -1,0 +1,133 @@
+"""What a run is made of: a YAML file, overridden on the command line. Unknown keys are errors."""
+
+import argparse
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from .data.manifest import ManifestSource
+
+
+@dataclass
+class ModelArguments:
+    """Which bases are joined, and how; see `SpeechVerseForConditionalGeneration.from_foundations`.
+
+    Args:
+        audio_base (`str`): Hub id, folder, or name in `$SPEECHVERSE_FOUNDATIONS` of the speech encoder.
+        text_base (`str`): the same for the LLM.
+        layer_mix (`str`, *optional*, defaults to `"last"`): `last` or `learned`.
+        lora_rank (`int`, *optional*, defaults to 16): 0 leaves LoRA out.
+        lora_alpha (`int`, *optional*, defaults to twice the rank): LoRA's scale is alpha / rank.
+        lora_dropout (`float`, *optional*, defaults to 0): dropout before LoRA's A.
+        lora_target_modules (`list[str]`, *optional*): by default the query and value projections; several names, or
+            `all-linear`.
+        freeze_audio_tower (`bool`, *optional*, defaults to `True`): `False` trains the encoder too.
+        dtype (`str`, *optional*, defaults to `"auto"`): of the frozen bases, such as `bfloat16`.
+    """
+
+    audio_base: str | None = None
+    text_base: str | None = None
+    layer_mix: str = "last"
+    lora_rank: int = 16
+    lora_alpha: int | None = None
+    lora_dropout: float = 0.0
+    lora_target_modules: list[str] | None = None
+    freeze_audio_tower: bool = True
+    dtype: str = "auto"
+
+    def __post_init__(self):
+        for name in ("audio_base", "text_base"):
+            if getattr(self, name) is None:
+                raise ValueError(f"The configuration lacks {name}: a Hub id, a folder, or a built foundation's name.")
+
+
+@dataclass
+class SpeechVerseTrainingArguments(TrainingArguments):
+    """transformers' own arguments, and what SpeechVerse adds to them.
+
+    Args:
+        lora_learning_rate (`float`, *optional*): peak learning rate of LoRA; by default `learning_rate`, which is the
+            projector's.
+        cache_features (`bool`, *optional*, defaults to `False`): encode every recording once, before training, and keep
+            that in memory.
+    """
+
+    lora_learning_rate: float | None = None
+    cache_features: bool = False
+    # What a run should do unless told otherwise.
+    output_dir: str = "runs/speechverse"
+    learning_rate: float = 1e-3
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 100
+    logging_steps: float = 10
+    save_total_limit: int | None = 2
+    report_to: str | list[str] = field(default_factory=lambda: ["tensorboard"])
+    remove_unused_columns: bool = False
+
+    def __post_init__(self):
+        self.use_cpu = self.use_cpu or torch.accelerator.current_accelerator(check_available=True) is None
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A parsed configuration. The training arguments are made last, by [`RunConfig.training_arguments`].
+
+    Args:
+        model ([`ModelArguments`]): the bases.
+        train_data, eval_data (`list[ManifestSource]`): what is learned from, and what is only looked at.
+        namespace (`argparse.Namespace`): the values of the training arguments.
+    """
+
+    model: ModelArguments
+    train_data: list[ManifestSource]
+    eval_data: list[ManifestSource]
+    namespace: argparse.Namespace
+
+    def training_arguments(self) -> SpeechVerseTrainingArguments:
+        """Makes the training arguments: after the model, since DeepSpeed ZeRO-3 takes hold of what is built later."""
+        names = [f.name for f in dataclasses.fields(SpeechVerseTrainingArguments) if f.init]
+        return SpeechVerseTrainingArguments(**{name: getattr(self.namespace, name) for name in names})
+
+
+def parse_run_config(argv: list[str]) -> RunConfig:
+    """Reads `CONFIG.yaml [--key value ...]`.
+
+    Raises:
+        FileNotFoundError: if the configuration is not there.
+        ValueError: if it has an unknown key, or lacks one that is needed.
+    """
+    parser = HfArgumentParser([ModelArguments, SpeechVerseTrainingArguments])
+    parser.add_argument("config", type=Path, help="the run's YAML file")
+    known = {action.dest for action in parser._actions} - {"help", "config"}
+    file = parser.parse_known_args(argv)[0].config
+    if not file.is_file():
+        raise FileNotFoundError(f"Configuration {file} is not there.")
+    values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} holds {type(values).__name__}; a configuration is a mapping of keys to values.")
+    data = {name: values.pop(name, []) for name in ("train_data", "eval_data")}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known | data.keys(), n=1)
+            raise ValueError(f"{file}: unknown key {key!r}{f'; did you mean {close[0]!r}?' if close else ''}.")
+    if not data["train_data"]:
+        raise ValueError(f"{file}: key train_data is missing or empty.")
+    parser.set_defaults(**values)
+    namespace = parser.parse_args(argv)
+    model_names = [f.name for f in dataclasses.fields(ModelArguments)]
+    return RunConfig(
+        model=ModelArguments(**{name: getattr(namespace, name) for name in model_names}),
+        train_data=_sources(data["train_data"], f"{file}, train_data"),
+        eval_data=_sources(data["eval_data"], f"{file}, eval_data"),
+        namespace=namespace,
+    )
+
+
+def _sources(entries: list[dict], where: str) -> list[ManifestSource]:
+    return [ManifestSource.from_fields(entry, f"{where}[{index}]") for index, entry in enumerate(entries)]

@@ -1,0 +1,142 @@
+"""Which recordings, with which instructions and answers: manifests, and the part of them that a run takes."""
+
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from string import Template
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to learn, or to be asked: a recording, an instruction, an answer.
+
+    Args:
+        audio (`str`): path of the recording.
+        instructions (`tuple[str, ...]`): wordings of the instruction; one is drawn each time the sample is used.
+        target (`str`): the answer.
+        task (`str`, *optional*): id of the task.
+    """
+
+    audio: str
+    instructions: tuple[str, ...]
+    target: str
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class ManifestSource:
+    """A JSONL manifest and what to take from it.
+
+    Args:
+        manifest (`str`): path; `$NAME` stands for an environment variable. Recordings lie relative to its folder.
+        where (`dict[str, str]`, *optional*): keeps the lines whose fields match these regular expressions in full.
+        task (`str`, *optional*): task of every line; by default the line's own `task`.
+        instruction (`str` or `list[str]`, *optional*): wordings for every line; by default the line's `instruction`, or
+            the prompts of its task.
+        target (`str`, *optional*, defaults to `"$target"`): the answer; `$name` stands for a field of the line.
+    """
+
+    manifest: str
+    where: dict[str, str] = field(default_factory=dict)
+    task: str | None = None
+    instruction: str | list[str] | None = None
+    target: str = "$target"
+
+    @classmethod
+    def from_fields(cls, values: dict, where: str) -> "ManifestSource":
+        """Builds a source from a configuration's entry.
+
+        Raises:
+            ValueError: if it has an unknown field, or no `manifest`.
+        """
+        if unknown := set(values) - {f.name for f in fields(cls)}:
+            known = ", ".join(f.name for f in fields(cls))
+            raise ValueError(f"{where}: unknown key {', '.join(sorted(unknown))}; a source has {known}.")
+        if "manifest" not in values:
+            raise ValueError(f"{where}: key manifest is missing.")
+        return cls(**values)
+
+
+def load_samples(source: ManifestSource, tasks) -> list[Sample]:
+    """Reads the samples of a source, in the manifest's order.
+
+    Args:
+        source ([`ManifestSource`]): what to read.
+        tasks ([`TaskBank`]): the tasks whose prompts stand in for missing instructions.
+
+    Raises:
+        FileNotFoundError: if the manifest is not there.
+        ValueError: if a line is not JSON, lacks a field, or nothing is left; file, line and field are named.
+    """
+    file = Path(expand_variables(source.manifest))
+    if not file.is_file():
+        raise FileNotFoundError(f"Manifest {file} is not there.")
+    samples, missing_audio = [], []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        place = f"{file}, line {number}"
+        record = _parse(line, place)
+        if not all(re.fullmatch(pattern, str(record.get(name, ""))) for name, pattern in source.where.items()):
+            continue
+        sample = _sample_of(record, source, tasks, file.parent, place)
+        if Path(sample.audio).is_file():
+            samples.append(sample)
+        else:
+            missing_audio.append(f"{place}: {sample.audio}")
+    if missing_audio:
+        shown = "\n  ".join(missing_audio[:10])
+        logger.warning(f"{len(missing_audio)} samples of {file} are left out, their audio is not there:\n  {shown}")
+    if not samples:
+        raise ValueError(f"{file}: no sample is left of {len(lines)} lines; where is {source.where or 'empty'}.")
+    return samples
+
+
+def expand_variables(path: str) -> str:
+    """Puts environment variables into a path.
+
+    Raises:
+        ValueError: if one of them is not set.
+    """
+    expanded = os.path.expandvars(path)
+    if "$" in expanded:
+        raise ValueError(f"{path}: an environment variable in this path is not set.")
+    return expanded
+
+
+def _parse(line: str, place: str) -> dict:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place} is not JSON: {error}.") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{place} is {type(record).__name__}, not an object with fields.")
+    return record
+
+
+def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place: str) -> Sample:
+    if not record.get("audio"):
+        raise ValueError(f"{place}: field audio is missing or empty.")
+    task = source.task or record.get("task")
+    instructions = source.instruction or record.get("instruction")
+    if instructions is None:
+        if task is None:
+            raise ValueError(f"{place}: neither instruction nor task is given.")
+        if task not in tasks:
+            raise ValueError(f"{place}: field task is {task!r}; known are {', '.join(t.id for t in tasks) or 'none'}.")
+        instructions = tasks[task].prompts
+    try:
+        target = Template(source.target).substitute(record)
+    except KeyError as error:
+        raise ValueError(f"{place}: field {error.args[0]} is missing; the target is made of it.") from error
+    if not target.strip():
+        raise ValueError(f"{place}: the target is empty.")
+    instructions = (instructions,) if isinstance(instructions, str) else tuple(instructions)
+    return Sample(str(folder / record["audio"]), instructions, target, task)

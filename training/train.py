@@ -1,0 +1,93 @@
+"""Trains a SpeechVerse model.
+
+    accelerate launch training/train.py CONFIG.yaml [--key value ...]
+
+CONFIG.yaml names the bases, the data and any of transformers' TrainingArguments; the command line goes before it.
+`--resume_from_checkpoint true` goes on from the last checkpoint in `output_dir`.
+"""
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+import speechverse
+from speechverse.training.arguments import ModelArguments, RunConfig, parse_run_config
+from speechverse.training.data.dataset import InstructionDataset
+from speechverse.training.data.feature_cache import FeatureCache
+from speechverse.training.data.manifest import load_samples
+from speechverse.training.trainer import SpeechVerseTrainer
+
+
+logger = logging.getLogger(__name__)
+
+TASKS_FOLDER = Path(__file__).parent.parent / "processing" / "tasks"
+
+
+def build_model(arguments: ModelArguments) -> speechverse.SpeechVerseForConditionalGeneration:
+    """Joins the bases that the configuration names."""
+    values = dataclasses.asdict(arguments)
+    targets = values.pop("lora_target_modules")
+    if targets == ["all-linear"]:
+        targets = "all-linear"
+    return speechverse.SpeechVerseForConditionalGeneration.from_foundations(
+        values.pop("audio_base"), values.pop("text_base"), lora_target_modules=targets, **values
+    )
+
+
+def train(config: RunConfig) -> SpeechVerseTrainer:
+    """Runs a configuration to its end, and leaves a checkpoint, `run.json` and the loss curve in `output_dir`."""
+    tasks = speechverse.TaskBank.from_yaml(TASKS_FOLDER)
+    train_samples = [sample for source in config.train_data for sample in load_samples(source, tasks)]
+    eval_samples = [sample for source in config.eval_data for sample in load_samples(source, tasks)]
+    set_seed(config.namespace.seed)
+    model = build_model(config.model)
+    processor = speechverse.SpeechVerseProcessor.for_model(model, tasks)
+    args = config.training_arguments()
+
+    features = None
+    if args.cache_features:
+        model.to(args.device)
+        features = FeatureCache(model, processor)
+        features.add(sample.audio for sample in train_samples + eval_samples)
+    logger.info(f"{len(train_samples)} training and {len(eval_samples)} validation samples")
+    trainer = SpeechVerseTrainer(
+        model=model,
+        args=args,
+        train_dataset=InstructionDataset(train_samples, processor, features, args.seed),
+        eval_dataset=InstructionDataset(eval_samples, processor, features, args.seed) if eval_samples else None,
+        data_collator=processor.pad,
+        processing_class=processor,
+    )
+    trainer.train(resume_from_checkpoint=_checkpoint_to_resume(args))
+    trainer.save_model()
+    data = {"train_data": config.train_data, "eval_data": config.eval_data}
+    sources = {name: [dataclasses.asdict(source) for source in sources] for name, sources in data.items()}
+    trainer.leave_results({**dataclasses.asdict(config.model), **sources, **args.to_sanitized_dict()})
+    return trainer
+
+
+def _checkpoint_to_resume(args) -> str | None:
+    """`true` stands for the last checkpoint of the output folder, if there is one; anything else is a path."""
+    given = args.resume_from_checkpoint
+    if given is None or str(given).lower() == "false":
+        return None
+    if str(given).lower() != "true":
+        return given
+    return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+
+
+def main():
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        config = parse_run_config(sys.argv[1:])
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    train(config)
+
+
+if __name__ == "__main__":
+    main()

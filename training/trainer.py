@@ -1,0 +1,71 @@
+"""The Hugging Face Trainer, for a model of which only the projector and LoRA learn."""
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import Trainer
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from .plots import draw_loss_curve
+
+
+class SpeechVerseTrainer(Trainer):
+    """Trains a [`SpeechVerseForConditionalGeneration`].
+
+    Two parameter groups, `projector` and `lora`, each with its own peak learning rate. A checkpoint holds the adapter
+    and the optimizer of what learns; the frozen bases are in neither.
+    """
+
+    def create_optimizer(self, model=None):
+        """AdamW over the two groups; only what learns is in it."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, optimizer_arguments = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(self._parameter_groups(model), **optimizer_arguments)
+        return self.optimizer
+
+    def _parameter_groups(self, model) -> list[dict]:
+        learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        lora = [p for name, p in learned if ".lora_" in name]
+        others = [p for name, p in learned if ".lora_" not in name]
+        lora_learning_rate = self.args.lora_learning_rate or self.args.learning_rate
+        groups = [
+            {"name": "projector", "params": others, "lr": self.args.learning_rate},
+            {"name": "lora", "params": lora, "lr": lora_learning_rate},
+        ]
+        return [{**group, "weight_decay": self.args.weight_decay} for group in groups if group["params"]]
+
+    def _save(self, output_dir=None, state_dict=None):
+        # Without the Trainer's training_args.bin: a checkpoint that is shared holds no pickle, and run.json says more.
+        output_dir = output_dir or self.args.output_dir
+        self.model.save_pretrained(output_dir, state_dict=state_dict)
+        self.processing_class.save_pretrained(output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        # The Trainer would load with strict=False, where an adapter that does not fit goes unnoticed.
+        model = self.model if model is None else model
+        model._load_adapter_weights(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+
+    def _load_best_model(self):
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def leave_results(self, config: dict) -> None:
+        """Writes what a run leaves next to its checkpoint: `run.json` and the loss curve.
+
+        Args:
+            config (`dict`): how the run was configured.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        results = {
+            "config": config,
+            "seed": self.args.seed,
+            "steps": self.state.global_step,
+            "trainable_parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "torch": torch.__version__,
+            "log": self.state.log_history,
+        }
+        (folder / "run.json").write_text(json.dumps(results, indent=2, default=str) + "\n", encoding="utf-8")
+        draw_loss_curve(self.state.log_history, folder / "loss.png")
