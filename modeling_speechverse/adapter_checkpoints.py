@@ -192,6 +192,8 @@ class AdapterCheckpointMixin:
         )
         _keep_untied_head(language_model)
         config.audio_config, config.text_config = audio_model.config, language_model.config
+        for sub_config, base in ((config.audio_config, config.audio_base), (config.text_config, config.text_base)):
+            sub_config.name_or_path = base["id"]  # where the folder is on this machine is nobody else's business
         model = cls(config, audio_encoder_family(config.audio_config).tower_of(audio_model), language_model)
         model.base_folders = {"audio": audio_folder, "text": text_folder}
         model._keep_generating()

@@ -122,7 +122,7 @@ def tiny_feature_extractor(audio: str):
 
 
 def tiny_model(audio: str = "wavlm", text: str = "t5", seed: int = 0, lora: bool = True, **config):
-    """A SpeechVerse model with random weights, LoRA's B included, so that every path carries signal."""
+    """A SpeechVerse model with random weights, large enough that every path carries signal; LoRA's B too."""
     torch.manual_seed(seed)
     config = SpeechVerseConfig(
         audio_config=AUDIO_CONFIGS[audio](),
@@ -134,10 +134,10 @@ def tiny_model(audio: str = "wavlm", text: str = "t5", seed: int = 0, lora: bool
     model = SpeechVerseForConditionalGeneration(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
             if "layer_mix" in name:
                 parameter.uniform_(0.5, 1.5)
+            elif parameter.ndim > 1 and "embed" not in name and "shared" not in name:
+                parameter.normal_(std=0.2)
     return model
 
 

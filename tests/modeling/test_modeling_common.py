@@ -1,0 +1,218 @@
+"""What holds for every encoder with every kind of LLM. A new encoder or LLM is a new row in tiny_models.py."""
+
+import copy
+
+import pytest
+import torch
+from tiny_models import AUDIO_CONFIGS, TEXT_CONFIGS, noise, save_bases, tiny_model, tiny_processor
+
+from speechverse import SpeechVerseForConditionalGeneration
+from speechverse.modeling_speechverse.audio_encoders import output_lengths
+
+
+PAIRS = [(audio, text) for audio in AUDIO_CONFIGS for text in TEXT_CONFIGS]
+SECONDS = (0.3, 1.1, 0.77, 2.003)
+TARGETS = ["yes", "no red", "blue . one two", "two"]
+
+every_pair = pytest.mark.parametrize("audio, text", PAIRS)
+every_encoder = pytest.mark.parametrize("audio", AUDIO_CONFIGS)
+every_mix = pytest.mark.parametrize("layer_mix", ["last", "learned"])
+
+
+def recordings():
+    return [{"array": noise(seconds, seed), "sampling_rate": 16_000} for seed, seconds in enumerate(SECONDS)]
+
+
+def joined(audio, text, **config):
+    model = tiny_model(audio, text, **config)
+    return model, tiny_processor(model, audio, text)
+
+
+def batch_of(processor, targets=TARGETS):
+    return processor(text="what is said ?", audio=recordings(), text_target=targets)
+
+
+@every_pair
+@every_mix
+def test_padded_batch_equals_single_items(audio, text, layer_mix):
+    model, processor = joined(audio, text, layer_mix=layer_mix)
+    together = model(**batch_of(processor)).logits
+    for row, (recording, target) in enumerate(zip(recordings(), TARGETS, strict=True)):
+        alone = model(**processor(text="what is said ?", audio=recording, text_target=target)).logits[0]
+        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-4, rtol=0)
+
+
+@every_pair
+def test_batched_answers_equal_single_answers(audio, text):
+    model, processor = joined(audio, text)
+    options = {"max_new_tokens": 8, "do_sample": False}
+    together = model.generate(**processor(text="what is said ?", audio=recordings()), **options)
+    for row, recording in zip(together, recordings(), strict=True):
+        alone = model.generate(**processor(text="what is said ?", audio=recording), **options)[0]
+        assert row[: len(alone)].tolist() == alone.tolist()
+
+
+@every_pair
+def test_recordings_change_the_answer(audio, text):
+    model, processor = joined(audio, text)
+    logits = [
+        model(
+            **processor(text="what is said ?", audio=noise(1.0, seed), sampling_rate=16_000, text_target="yes")
+        ).logits
+        for seed in (1, 2)
+    ]
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+
+
+@every_pair
+def test_generate_equals_manual_greedy_decoding(audio, text):
+    model, processor = joined(audio, text)
+    inputs = processor(text="which colour ?", audio=recordings()[1])
+    generated = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0].tolist()
+
+    answer = []
+    while len(answer) < 6 and (not answer or answer[-1] != model.config.eos_token_id):
+        if text == "t5":
+            decoder_input_ids = torch.tensor([[model.config.decoder_start_token_id, *answer]])
+            logits = model(**inputs, decoder_input_ids=decoder_input_ids).logits
+        else:
+            suffix = torch.tensor([answer], dtype=torch.long)
+            grown = inputs | {
+                "input_ids": torch.cat([inputs["input_ids"], suffix], 1),
+                "attention_mask": torch.cat([inputs["attention_mask"], torch.ones_like(suffix)], 1),
+            }
+            logits = model(**grown).logits
+        answer.append(logits[0, -1].argmax().item())
+    assert generated[1:] == answer if text == "t5" else generated == answer
+
+
+@every_pair
+def test_loss_equals_independent_computation(audio, text):
+    model, processor = joined(audio, text)
+    batch = batch_of(processor)
+    output = model(**batch)
+    log_probabilities = output.logits.double().log_softmax(-1)
+    total, count = 0.0, 0
+    for row, labels in enumerate(batch["labels"].tolist()):
+        for position, label in enumerate(labels):
+            if label != -100:  # a decoder-only LLM predicts a token from the position before it
+                total -= log_probabilities[row, position - (text != "t5"), label].item()
+                count += 1
+    assert count == sum(len(processor.tokenizer(t, add_special_tokens=False).input_ids) + 1 for t in TARGETS)
+    assert output.loss.item() == pytest.approx(total / count, rel=1e-5)
+
+
+@every_pair
+def test_loss_adds_up_over_micro_batches(audio, text):
+    model, processor = joined(audio, text)
+    batch = batch_of(processor)
+    items = (batch["labels"] != -100).sum()
+    parts = [
+        model(**processor(text="what is said ?", audio=r, text_target=t), num_items_in_batch=items).loss.item()
+        for r, t in zip(recordings(), TARGETS, strict=True)
+    ]
+    assert sum(parts) == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+
+
+@every_pair
+@every_mix
+def test_gradient_reaches_what_learns_and_nothing_else(audio, text, layer_mix):
+    model, processor = joined(audio, text, layer_mix=layer_mix)
+    model.train()
+    model(**batch_of(processor)).loss.backward()
+    for name, parameter in model.named_parameters():
+        learns = name.startswith("multi_modal_projector.") or ".lora_" in name
+        assert parameter.requires_grad == learns, name
+        assert (parameter.grad is not None and parameter.grad.abs().sum() > 0) == learns, name
+        assert not learns or parameter.dtype == torch.float32, name
+
+
+@every_pair
+def test_training_leaves_frozen_parts_alone(audio, text):
+    model, processor = joined(audio, text)
+    before = copy.deepcopy(model.state_dict())
+    batch = batch_of(processor)
+    expected = model(**batch).loss
+    model.train()
+    assert not any(module.training for module in model.audio_tower.modules())
+    assert model.language_model.training
+    loss = model(**batch).loss
+    torch.testing.assert_close(loss, expected, msg="train mode must draw no dropout and no SpecAugment")
+    loss.backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0).step()
+    for name, tensor in model.state_dict().items():
+        learns = name.startswith("multi_modal_projector.") or ".lora_" in name
+        assert torch.equal(tensor, before[name]) != learns, name
+
+
+@every_encoder
+def test_trainable_encoder_gets_gradient(audio):
+    model, processor = joined(audio, "t5", freeze_audio_tower=False)
+    model.train()
+    assert model.audio_tower.training
+    model(**batch_of(processor)).loss.backward()
+    layers = model.audio_family.layers_of(model.audio_tower)
+    assert all(p.grad is not None for p in layers[-1].parameters() if p.requires_grad)
+
+
+@every_pair
+def test_saved_whole_and_loaded(audio, text, tmp_path):
+    model, processor = joined(audio, text, layer_mix="learned")
+    model.save_pretrained(tmp_path)  # its bases are not known, so everything is saved
+    loaded = SpeechVerseForConditionalGeneration.from_pretrained(tmp_path)
+    batch = batch_of(processor)
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
+
+
+@every_pair
+def test_saved_as_adapter_and_loaded_beside_its_bases(audio, text, tmp_path, monkeypatch):
+    save_bases(tmp_path / "bases", audio, text)
+    monkeypatch.setenv("SPEECHVERSE_FOUNDATIONS", str(tmp_path / "bases"))
+    model = SpeechVerseForConditionalGeneration.from_foundations(f"org/tiny-{audio}", f"org/tiny-{text}", lora_rank=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3)
+    processor = tiny_processor(model, audio, text)
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = SpeechVerseForConditionalGeneration.from_pretrained(tmp_path / "adapter")
+    batch = batch_of(processor)
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert (tmp_path / "adapter" / "model.safetensors").stat().st_size < 4 * learned + 20_000
+
+
+@every_encoder
+def test_processor_and_model_agree_on_the_number_of_frames(audio):
+    model, processor = joined(audio, "t5")
+    input_name = processor.audio_input_name
+    step = 1 if input_name == "input_features" else 160
+    for steps in range(16 * step, 120 * step, 7 * step + (step > 1)):
+        shape = (80, steps) if input_name == "input_features" else (steps,)
+        feature = torch.randn(shape).numpy()
+        output = model.get_audio_features(**{input_name: torch.from_numpy(feature)[None]})
+        assert output.pooler_output.shape[1] == processor.num_audio_tokens(input_name, feature)
+        lengths = output_lengths(steps, model.encoder_convolutions)
+        assert output.last_hidden_state.shape[1] == lengths
+
+
+@every_encoder
+def test_cached_encoder_output_gives_the_same_answer(audio):
+    model, processor = joined(audio, "t5")
+    recording = recordings()[1]
+    features = processor.extract_features(recording)
+    name = processor.audio_input_name
+    hidden_states = model.get_audio_features(**{name: torch.from_numpy(features)[None]}).last_hidden_state[0].numpy()
+    cached = processor.pad([processor.encode_features("say it", "audio_hidden_states", [hidden_states], "one")])
+    direct = processor(text="say it", audio=recording, text_target="one")
+    torch.testing.assert_close(model(**cached).logits, model(**direct).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("text", TEXT_CONFIGS)
+def test_text_without_audio_is_the_llm_alone(text):
+    model, processor = joined("wavlm", text)
+    batch = processor(text=["say it", "which colour is red ?"], text_target=["one", "yes"])
+    kwargs = {"decoder_input_ids": model.language_model._shift_right(batch["labels"])} if text == "t5" else {}
+    expected = model.language_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **kwargs)
+    valid = batch["labels"] != -100
+    torch.testing.assert_close(model(**batch).logits[valid], expected.logits[valid], atol=1e-5, rtol=0)
