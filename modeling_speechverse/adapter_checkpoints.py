@@ -120,15 +120,13 @@ class AdapterCheckpointMixin:
             ValueError: if the adapter's weights are damaged, or do not fit the bases.
         """
         if pretrained_model_name_or_path is None:
-            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+            return cls._from_whole_checkpoint(None, *model_args, config=config, **kwargs)
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         location = hub_arguments | {name: kwargs[name] for name in ("revision", "subfolder") if name in kwargs}
         if not isinstance(config, PreTrainedConfig):
             config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **location)
         if config.standalone or config.audio_base is None:
-            model = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-            (model[0] if isinstance(model, tuple) else model).config.standalone = False
-            return model
+            return cls._from_whole_checkpoint(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
         weights_file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **location)
         audio_folder = _resolve_recorded_base(audio_base, config.audio_base, hub_arguments)
@@ -150,6 +148,15 @@ class AdapterCheckpointMixin:
             if with_info
             else model
         )
+
+    @classmethod
+    def _from_whole_checkpoint(cls, pretrained_model_name_or_path, *model_args, config, **kwargs):
+        """transformers' own loading; it forgets what is frozen."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.config.standalone = False
+        model._freeze()
+        return loaded
 
     @classmethod
     def _from_bases(

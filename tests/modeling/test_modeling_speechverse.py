@@ -255,6 +255,17 @@ def test_whole_checkpoint_needs_no_bases(bases, tmp_path, monkeypatch):
     torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
 
 
+def test_whole_checkpoint_comes_back_frozen(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    expected = dict(model.named_parameters())
+    for name, parameter in loaded.named_parameters():
+        learns = expected[name].requires_grad
+        assert parameter.requires_grad == learns, name
+        assert parameter.dtype == (torch.float32 if learns else torch.bfloat16), name
+        assert not learns or torch.equal(parameter, expected[name]), name
+
+
 def test_untied_head_of_flan_t5_survives_every_way_of_saving(bases, tmp_path):
     flan = T5ForConditionalGeneration.from_pretrained(bases / "tiny-t5")
     flan.lm_head.weight = torch.nn.Parameter(torch.randn_like(flan.lm_head.weight))

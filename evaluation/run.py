@@ -1,0 +1,86 @@
+"""Asks a model what a configuration's `eval_data` ask, and says how often it is right.
+
+    python evaluation/run.py --model runs/real_speech --config training/configs/real_speech.yaml
+
+For each source it prints accuracy and unweighted average recall (UAR: the mean over classes of the share of that class
+that was recognised), and writes `answers.jsonl` and `results.json` into the model's folder or `--out`.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+import torch
+import transformers
+from tqdm.auto import tqdm
+from transformers import pipeline
+
+import speechverse
+from speechverse.training.arguments import parse_run_config
+from speechverse.training.data.manifest import Sample, load_samples
+
+
+def accuracy(truths: list[str], answers: list[str | None]) -> float:
+    """Share of answers that are exactly the truth, 0 to 1."""
+    return sum(truth == answer for truth, answer in zip(truths, answers, strict=True)) / len(truths)
+
+
+def unweighted_average_recall(truths: list[str], answers: list[str | None]) -> float:
+    """Macro-averaged recall over the classes that occur, 0 to 1."""
+    totals = Counter(truths)
+    right = Counter(truth for truth, answer in zip(truths, answers, strict=True) if truth == answer)
+    return sum(right[label] / total for label, total in totals.items()) / len(totals)
+
+
+def ask(answerer, samples: list[Sample], batch_size: int) -> list[str | None]:
+    """Answers every sample's first wording, in the samples' order; recordings of like length share a batch."""
+    order = sorted(range(len(samples)), key=lambda index: Path(samples[index].audio).stat().st_size)
+    inputs = ({"audio": samples[index].audio, "instruction": samples[index].instructions[0]} for index in order)
+    answers = [None] * len(samples)
+    outputs = answerer(inputs, batch_size=batch_size)
+    for index, output in zip(order, tqdm(outputs, total=len(samples), unit="clip"), strict=True):
+        answers[index] = output["answer"]
+    return answers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="checkpoint folder or Hub id")
+    parser.add_argument("--config", required=True, help="YAML file with eval_data, as training takes it")
+    parser.add_argument("--out", type=Path, help="where results go (default: the model's folder)")
+    parser.add_argument("--batch-size", type=int, default=32)
+    options = parser.parse_args()
+
+    sources = parse_run_config([options.config]).eval_data
+    if not sources:
+        raise SystemExit(f"{options.config} has no eval_data: there is nothing to ask.")
+    answerer = pipeline("speech-instruction", model=options.model)
+    out = options.out or Path(options.model)
+    out.mkdir(parents=True, exist_ok=True)
+    results = []
+    with (out / "answers.jsonl").open("w", encoding="utf-8") as lines:
+        for source in sources:
+            samples = load_samples(source, answerer.processor.tasks)
+            answers = ask(answerer, samples, options.batch_size)
+            truths = [sample.target for sample in samples]
+            row = {
+                "instruction": samples[0].instructions[0],
+                "samples": len(samples),
+                "accuracy": accuracy(truths, answers),
+                "uar": unweighted_average_recall(truths, answers),
+            }
+            results.append(row | {"source": dataclasses.asdict(source)})
+            print(
+                f"{row['instruction']:40} {row['samples']:5} clips   accuracy {row['accuracy']:6.1%}   UAR {row['uar']:6.1%}"
+            )
+            for sample, answer in zip(samples, answers, strict=True):
+                line = {"audio": Path(sample.audio).name, "truth": sample.target, "answer": answer}
+                lines.write(json.dumps({"instruction": row["instruction"], **line}, ensure_ascii=False) + "\n")
+    versions = {module.__name__: module.__version__ for module in (speechverse, transformers, torch)}
+    (out / "results.json").write_text(json.dumps({"results": results, "versions": versions}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
