@@ -70,6 +70,8 @@ class SpeechVerseTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
 
     def __post_init__(self):
+        if self.label_smoothing_factor:  # the Trainer would take the labels away from a model that needs them
+            raise ValueError("label_smoothing_factor is not supported: the loss is made by the model.")
         self.use_cpu = self.use_cpu or torch.accelerator.current_accelerator(check_available=True) is None
         super().__post_init__()
 
@@ -130,4 +132,6 @@ def parse_run_config(argv: list[str]) -> RunConfig:
 
 
 def _sources(entries: list[dict], where: str) -> list[ManifestSource]:
+    if not isinstance(entries, list):
+        raise ValueError(f"{where} is {type(entries).__name__}, not a list of sources.")
     return [ManifestSource.from_fields(entry, f"{where}[{index}]") for index, entry in enumerate(entries)]

@@ -77,7 +77,7 @@ def demo_sentences(renditions: int = 2) -> list[dict]:
             for room_index, room in enumerate(ROOMS):
                 held_out = wording_index > 0 and room_index == (wording_index + wish_index) % len(ROOMS)
                 for rendition in range(1 if held_out else renditions):
-                    accent = accents[(wish_index + wording_index + room_index + rendition) % len(accents)]
+                    accent = accents[(wish_index // 2 + wording_index + rendition) % len(accents)]
                     rows.append(
                         {
                             "text": wording.format(room=room),

@@ -4,10 +4,21 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .plots import draw_loss_curve
+
+
+class EpochOfDataset(TrainerCallback):
+    """Tells the training data which epoch begins, for its draws of wordings.
+
+    The data loader forgets to, on several ranks and where a run is resumed within an epoch.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if hasattr(train_dataloader.dataset, "set_epoch"):
+            train_dataloader.dataset.set_epoch(int(state.epoch))
 
 
 class SpeechVerseTrainer(Trainer):
@@ -16,6 +27,10 @@ class SpeechVerseTrainer(Trainer):
     Two parameter groups, `projector` and `lora`, each with its own peak learning rate. A checkpoint holds the adapter
     and the optimizer of what learns; the frozen bases are in neither.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.add_callback(EpochOfDataset())
 
     def create_optimizer(self, model=None):
         """AdamW over the two groups; only what learns is in it."""
@@ -29,7 +44,8 @@ class SpeechVerseTrainer(Trainer):
         learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         lora = [p for name, p in learned if ".lora_" in name]
         others = [p for name, p in learned if ".lora_" not in name]
-        lora_learning_rate = self.args.lora_learning_rate or self.args.learning_rate
+        lora_learning_rate = self.args.lora_learning_rate
+        lora_learning_rate = self.args.learning_rate if lora_learning_rate is None else lora_learning_rate
         groups = [
             {"name": "projector", "params": others, "lr": self.args.learning_rate},
             {"name": "lora", "params": lora, "lr": lora_learning_rate},

@@ -53,8 +53,10 @@ class ManifestSource:
         """Builds a source from a configuration's entry.
 
         Raises:
-            ValueError: if it has an unknown field, or no `manifest`.
+            ValueError: if it is no mapping, has an unknown field, or no `manifest`.
         """
+        if not isinstance(values, dict):
+            raise ValueError(f"{where} is {type(values).__name__}, not a mapping with a manifest.")
         if unknown := set(values) - {f.name for f in fields(cls)}:
             known = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"{where}: unknown key {', '.join(sorted(unknown))}; a source has {known}.")
@@ -78,13 +80,14 @@ def load_samples(source: ManifestSource, tasks) -> list[Sample]:
     if not file.is_file():
         raise FileNotFoundError(f"Manifest {file} is not there.")
     samples, missing_audio = [], []
-    lines = file.read_text(encoding="utf-8").splitlines()
+    with file.open(encoding="utf-8") as stream:  # splitlines() would also end a line at a text's U+2028
+        lines = stream.readlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place = f"{file}, line {number}"
         record = _parse(line, place)
-        if not all(re.fullmatch(pattern, str(record.get(name, ""))) for name, pattern in source.where.items()):
+        if not all(re.fullmatch(str(pattern), str(record.get(name, ""))) for name, pattern in source.where.items()):
             continue
         sample = _sample_of(record, source, tasks, file.parent, place)
         if Path(sample.audio).is_file():
@@ -126,14 +129,14 @@ def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place:
         raise ValueError(f"{place}: field audio is missing or empty.")
     task = source.task or record.get("task")
     instructions = source.instruction or record.get("instruction")
-    if instructions is None:
+    if not instructions:
         if task is None:
             raise ValueError(f"{place}: neither instruction nor task is given.")
         if task not in tasks:
             raise ValueError(f"{place}: field task is {task!r}; known are {', '.join(t.id for t in tasks) or 'none'}.")
         instructions = tasks[task].prompts
     try:
-        target = Template(source.target).substitute(record)
+        target = Template(source.target).substitute({k: v for k, v in record.items() if v is not None})
     except KeyError as error:
         raise ValueError(f"{place}: field {error.args[0]} is missing; the target is made of it.") from error
     if not target.strip():

@@ -1,0 +1,47 @@
+"""Scores against hand-worked cases."""
+
+import json
+import sys
+
+import pytest
+import soundfile
+from tiny_models import noise, tiny_model, tiny_processor
+
+from speechverse.evaluation import run
+
+
+def test_accuracy_and_recall_by_hand():
+    truths = ["a", "a", "a", "b"]
+    answers = ["a", "a", None, "a"]
+    assert run.accuracy(truths, answers) == 0.5
+    assert run.unweighted_average_recall(truths, answers) == pytest.approx((2 / 3 + 0) / 2)
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    model = tiny_model()
+    model.generation_config.max_new_tokens = 4
+    model.save_pretrained(tmp_path / "model")
+    tiny_processor(model).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_every_sample_is_asked_and_written(model_folder, tmp_path, monkeypatch, capsys):
+    lines = []
+    for index, seconds in enumerate((0.9, 0.3, 0.6)):
+        soundfile.write(tmp_path / f"{index}.wav", noise(seconds, index), 16_000)
+        lines.append(json.dumps({"audio": f"{index}.wav", "instruction": "which colour ?", "target": "red"}))
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    source = f"[{{manifest: {tmp_path / 'data.jsonl'}}}]"
+    config = tmp_path / "config.yaml"
+    config.write_text(f"audio_base: a\ntext_base: b\ntrain_data: {source}\neval_data: {source}\n")
+
+    argv = ["run.py", "--model", str(model_folder), "--config", str(config), "--out", str(tmp_path), "--batch-size", "2"]
+    monkeypatch.setattr(sys, "argv", argv)
+    run.main()
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [answer["audio"] for answer in answers] == ["0.wav", "1.wav", "2.wav"]
+    (result,) = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert result["samples"] == 3
+    assert result["accuracy"] == sum(answer["answer"] == "red" for answer in answers) / 3
+    assert "3 clips" in capsys.readouterr().out

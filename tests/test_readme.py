@@ -1,0 +1,75 @@
+"""What README shows has to exist: commands, scripts, options, configurations, Python."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from speechverse.training.arguments import parse_run_config
+
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    in_blocks = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    in_text = re.findall(r"`((?:python|pip|make|accelerate) [^`]+)`", README)
+    return [shlex.split(line, comments=True) for line in in_blocks + in_text]
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {command[1] for command in commands() if command[0] == "make"}
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def scripts() -> dict[str, list[list[str]]]:
+    used = {}
+    for command in commands():
+        for index, word in enumerate(command):
+            if word.endswith(".py"):
+                used.setdefault(word, []).append(command[index + 1 :])
+    return used
+
+
+@pytest.mark.parametrize("script", scripts())
+def test_scripts_know_the_options_that_are_shown(script):
+    if script == "training/train.py":  # its options are the dataclasses' fields; test_configuration covers them
+        assert (ROOT / script).is_file()
+        return
+    shown = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True).stdout
+    for arguments in scripts()[script]:
+        for option in (word for word in arguments if word.startswith("--")):
+            assert option in shown, f"{script} {option}"
+
+
+def test_configuration_parses(tmp_path):
+    (config,) = blocks("yaml")
+    file = tmp_path / "my_config.yaml"
+    file.write_text(config)
+    for arguments in scripts()["training/train.py"]:
+        run = parse_run_config([str(file) if word.endswith(".yaml") else word for word in arguments])
+        assert run.train_data and run.model.audio_base == "openai/whisper-base"
+
+
+def test_extras_exist():
+    shown = {extra for group in re.findall(r'-e "\.\[(.*?)\]"', README) for extra in group.split(",")}
+    listed = set(re.search(r"\(extras: (.*?)\)", README)[1].replace("`", "").split(", "))
+    defined = set(re.findall(r'^    "(\w+)": \[', (ROOT / "setup.py").read_text(), flags=re.MULTILINE)) | {"dev"}
+    assert shown <= listed == defined
+
+
+def test_python_is_valid():
+    for block in blocks("python"):
+        ast.parse(block)

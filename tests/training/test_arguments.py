@@ -1,0 +1,127 @@
+"""The run's configuration: a YAML file, and the command line before it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechverse.training.arguments import parse_run_config
+from speechverse.training.data.manifest import expand_variables
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
+NEEDED = """
+audio_base: whisper-base
+text_base: flan-t5-small
+train_data:
+  - {manifest: m.jsonl, where: {split: train}, target: $text}
+"""
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """Parses a configuration given as text, with command-line arguments."""
+
+    def parse(text, *arguments):
+        file = tmp_path / "run.yaml"
+        file.write_text(text, encoding="utf-8")
+        return parse_run_config([str(file), "--output_dir", str(tmp_path / "run"), *arguments])
+
+    return parse
+
+
+def test_yaml_fills_model_data_and_training(parse):
+    config = parse(NEEDED + "lora_rank: 4\nmax_steps: 7\nlora_target_modules: [q, k]\nfreeze_audio_tower: false")
+    assert (config.model.audio_base, config.model.text_base, config.model.lora_rank) == (
+        "whisper-base",
+        "flan-t5-small",
+        4,
+    )
+    assert config.model.lora_target_modules == ["q", "k"] and config.model.freeze_audio_tower is False
+    [source] = config.train_data
+    assert (source.manifest, source.where, source.target) == ("m.jsonl", {"split": "train"}, "$text")
+    assert config.eval_data == []
+    assert config.training_arguments().max_steps == 7
+
+
+def test_command_line_goes_before_yaml(parse):
+    config = parse(NEEDED + "max_steps: 7\nlora_rank: 4\nseed: 3", "--max_steps", "9", "--text_base", "smollm2")
+    assert config.model.text_base == "smollm2" and config.model.lora_rank == 4
+    args = config.training_arguments()
+    assert (args.max_steps, args.seed) == (9, 3)
+
+
+def test_defaults_are_speechverses_own(parse):
+    args = parse(NEEDED).training_arguments()
+    assert (args.learning_rate, args.lora_learning_rate, args.lr_scheduler_type) == (1e-3, None, "cosine")
+    assert args.remove_unused_columns is False and args.cache_features is False
+
+
+@pytest.mark.parametrize("written", ["1e-3", "0.001", "1.0e-3", "'1e-3'"])
+def test_numbers_are_numbers_however_yaml_reads_them(written, parse):
+    args = parse(NEEDED + f"learning_rate: {written}\nlora_learning_rate: {written}").training_arguments()
+    assert args.learning_rate == args.lora_learning_rate == 0.001
+    assert isinstance(args.learning_rate, float)
+
+
+def test_training_arguments_use_the_cpu_where_there_is_nothing_else(parse, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+    config = parse(NEEDED)
+    assert config.namespace.use_cpu is False
+    args = config.training_arguments()
+    assert args.use_cpu is True and args.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (NEEDED + "lora_rnak: 4", r"run\.yaml: unknown key 'lora_rnak'; did you mean 'lora_rank'\?"),
+        (NEEDED + "traindata: []", r"unknown key 'traindata'; did you mean 'train_data'\?"),
+        (NEEDED + "config: x", "unknown key 'config'"),
+        (NEEDED + "zzzzqqqq: 1", r"unknown key 'zzzzqqqq'\.$"),
+        ("audio_base: a\ntext_base: b", "key train_data is missing or empty"),
+        ("audio_base: a\ntext_base: b\ntrain_data: []", "key train_data is missing or empty"),
+        (NEEDED.replace("audio_base", "lora_rank: 2 #"), "lacks audio_base"),
+        (NEEDED.replace("text_base", "lora_rank: 2 #"), "lacks text_base"),
+        (NEEDED + "eval_data:\n  - {manifest: d.jsonl, filter: x}", r"eval_data\[0\]: unknown key filter"),
+        ("audio_base: a\ntext_base: b\ntrain_data: {manifest: m.jsonl}", r"train_data is dict, not a list"),
+        ("- a\n- b", "run.yaml holds list; a configuration is a mapping"),
+        ("", "key train_data is missing or empty"),
+    ],
+)
+def test_wrong_configuration_is_refused(text, message, parse):
+    with pytest.raises(ValueError, match=message):
+        parse(text)
+
+
+def test_label_smoothing_is_refused(parse):
+    with pytest.raises(ValueError, match="label_smoothing_factor is not supported"):
+        parse(NEEDED + "label_smoothing_factor: 0.1").training_arguments()
+
+
+def test_configuration_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml is not there"):
+        parse_run_config([str(tmp_path / "nowhere.yaml")])
+
+
+def test_unknown_command_line_argument_is_refused(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse(NEEDED, "--lora_rnak", "4")
+    assert "--lora_rnak" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_configuration_parses(file, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
+    config = parse_run_config([str(file), "--output_dir", str(tmp_path / "run")])
+    for source in config.train_data + config.eval_data:
+        assert expand_variables(source.manifest).startswith(str(tmp_path))
+        for pattern in source.where.values():
+            re.compile(str(pattern))
+    args = config.training_arguments()
+    assert args.learning_rate > 0 and args.output_dir == str(tmp_path / "run")
+
+
+def test_there_are_shipped_configurations():
+    assert SHIPPED

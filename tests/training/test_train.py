@@ -1,0 +1,172 @@
+"""Training from a configuration to a checkpoint that answers: launched as users launch it, resumed, on two ranks."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import noise
+from transformers import pipeline
+
+import speechverse  # noqa: F401  registers the pipeline
+from speechverse.training.arguments import parse_run_config
+from speechverse.training.train import train
+
+
+SCRIPT = Path(__file__).parents[2] / "training" / "train.py"
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+# Twelve samples in batches of four: two epochs, of three steps each.
+CONFIG = """
+audio_base: tiny-wavlm
+text_base: tiny-t5
+lora_rank: 2
+train_data:
+  - {manifest: $CORPUS/manifest.jsonl, where: {split: train}, task: asr, target: $answer}
+  - manifest: $CORPUS/manifest.jsonl
+    where: {split: train}
+    instruction: ["which colour ?", "say it .", "what is said ?"]
+    target: $answer
+eval_data:
+  - {manifest: $CORPUS/manifest.jsonl, where: {split: dev}, task: asr, target: $answer}
+max_steps: 6
+per_device_train_batch_size: 4
+per_device_eval_batch_size: 2
+learning_rate: 1e-2
+warmup_steps: 0
+logging_steps: 1
+eval_strategy: steps
+eval_steps: 3
+save_steps: 2
+save_total_limit: 3
+use_cpu: true
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(manifest, foundations):
+    return {"CORPUS": str(manifest.parent), "SPEECHVERSE_FOUNDATIONS": str(foundations), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("config") / "run.yaml"
+    file.write_text(CONFIG, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def train_here(environment, config_file, monkeypatch):
+    """Trains in this process; returns the folder."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def train_here(folder, *arguments):
+        train(parse_run_config([str(config_file), "--output_dir", str(folder), "--report_to", "none", *arguments]))
+        return folder
+
+    return train_here
+
+
+@pytest.fixture(scope="module")
+def finished(environment, config_file, tmp_path_factory):
+    """The folder of a run that `accelerate launch` made in a process of its own."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_process([*LAUNCH, SCRIPT, config_file, "--output_dir", folder], environment)
+    return folder
+
+
+def run_process(command, environment, expected_code=0) -> str:
+    """Runs a command; returns what it wrote to stderr."""
+    process = subprocess.run(
+        [str(word) for word in command], env=os.environ | environment, capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == expected_code, process.stderr[-3000:]
+    return process.stderr
+
+
+def logged(folder, key) -> list[float]:
+    log = json.loads((folder / "run.json").read_text())["log"]
+    return [entry[key] for entry in log if key in entry]
+
+
+def assert_same_adapter(found, expected, tolerance):
+    found, expected = load_file(found / "model.safetensors"), load_file(expected / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], atol=tolerance, rtol=0, msg=name)
+
+
+def test_launched_run_leaves_a_model_that_answers(finished, environment, monkeypatch):
+    monkeypatch.setenv("SPEECHVERSE_FOUNDATIONS", environment["SPEECHVERSE_FOUNDATIONS"])
+    ask = pipeline("speech-instruction", model=str(finished))
+    answer = ask({"array": noise(0.6), "sampling_rate": 16_000}, "which colour ?", max_new_tokens=5)
+    assert answer.keys() == {"text", "answer"} and isinstance(answer["text"], str)
+    recording = {"audio": {"array": noise(0.6), "sampling_rate": 16_000}, "task": "asr"}
+    assert isinstance(ask(recording, max_new_tokens=5)["answer"], str)  # the tasks travelled along
+
+
+def test_run_leaves_its_record_and_the_loss_curve(finished):
+    record = json.loads((finished / "run.json").read_text())
+    config = record["config"]
+    assert (config["audio_base"], config["learning_rate"], record["steps"]) == ("tiny-wavlm", 0.01, 6)
+    assert config["train_data"][0]["manifest"] == "$CORPUS/manifest.jsonl" and config["train_data"][0]["task"] == "asr"
+    assert record["trainable_parameters"] == sum(t.numel() for t in load_file(finished / "model.safetensors").values())
+    assert len(logged(finished, "loss")) == 6 and len(logged(finished, "eval_loss")) == 2
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert list(finished.glob("**/events.out.tfevents.*"))  # TensorBoard's
+
+
+def test_run_leaves_no_pickle_but_to_resume(finished):
+    assert not list(finished.glob("**/training_args.bin"))
+    pickles = {file.relative_to(finished).parts[0] for file in finished.glob("**/*.pt*")}
+    assert pickles == {"checkpoint-2", "checkpoint-4", "checkpoint-6"}
+
+
+@pytest.mark.parametrize("step", [2, 4])  # both within an epoch
+def test_resumed_run_ends_where_the_uninterrupted_one_did(step, finished, train_here, tmp_path):
+    shutil.copytree(finished / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    train_here(tmp_path, "--resume_from_checkpoint", "true")
+    assert logged(tmp_path, "loss") == pytest.approx(logged(finished, "loss"), abs=1e-5)
+    assert_same_adapter(tmp_path, finished, 1e-5)
+
+
+def test_resuming_without_a_checkpoint_starts_anew(finished, train_here, tmp_path):
+    train_here(tmp_path / "new", "--resume_from_checkpoint", "true", "--max_steps", "1")
+    assert logged(tmp_path / "new", "loss") == pytest.approx(logged(finished, "loss")[:1], abs=1e-5)
+
+
+def test_cached_features_train_the_same_model(finished, train_here, tmp_path):
+    train_here(tmp_path, "--cache_features", "true")
+    assert logged(tmp_path, "loss") == pytest.approx(logged(finished, "loss"), rel=2e-3)
+
+
+def test_two_ranks_make_the_steps_of_one_with_the_same_global_batch(environment, config_file, train_here, tmp_path):
+    # SGD without clipping, since AdamW would hide a loss of the wrong scale; two epochs, to draw wordings in both.
+    plain = ["--optim", "sgd", "--max_grad_norm", "0", "--learning_rate", "0.1", "--report_to", "none"]
+    one = train_here(tmp_path / "one", *plain)
+    two = tmp_path / "two"
+    halved = ["--per_device_train_batch_size", "2", "--per_device_eval_batch_size", "1"]
+    run_process([*TORCHRUN, SCRIPT, config_file, "--output_dir", two, *plain, *halved], environment)
+    assert logged(two, "loss") == pytest.approx(logged(one, "loss"), abs=1e-4)
+    assert logged(two, "grad_norm") == pytest.approx(logged(one, "grad_norm"), rel=1e-3)
+    assert logged(two, "eval_loss") == pytest.approx(logged(one, "eval_loss"), abs=1e-4)
+    assert_same_adapter(two, one, 1e-4)
+    start = load_file(one / "checkpoint-2" / "model.safetensors")
+    moved = max((t - start[name]).abs().max() for name, t in load_file(one / "model.safetensors").items())
+    assert moved > 1e-3  # so that 1e-4 means something
+
+
+def test_bad_configuration_ends_with_one_sentence(config_file, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(CONFIG.replace("lora_rank", "lora_rnak"), encoding="utf-8")
+    stderr = run_process([sys.executable, SCRIPT, bad], {}, expected_code=1)
+    assert "Traceback" not in stderr
+    assert re.fullmatch(r".*bad\.yaml: unknown key 'lora_rnak'; did you mean 'lora_rank'\?", stderr.splitlines()[-1])

@@ -1,0 +1,244 @@
+"""The trainer: what learns, what a checkpoint holds, resuming, and the loss under gradient accumulation."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor
+from speechverse.training.arguments import SpeechVerseTrainingArguments
+from speechverse.training.data.dataset import InstructionDataset
+from speechverse.training.data.manifest import ManifestSource, load_samples
+from speechverse.training.trainer import SpeechVerseTrainer
+
+
+WORDINGS = ["which colour ?", "say it .", "what is said ?"]
+
+
+@pytest.fixture
+def make_trainer(manifest, foundations, tasks, tmp_path):
+    """A trainer on eight recordings and fresh tiny bases; always the same one for the same arguments."""
+
+    def make(text="t5", folder="run", model_arguments=None, **arguments):
+        torch.manual_seed(0)
+        bases = foundations / "tiny-wavlm", foundations / f"tiny-{text}"
+        model_arguments = {"lora_rank": 2} | (model_arguments or {})
+        model = SpeechVerseForConditionalGeneration.from_foundations(*bases, **model_arguments)
+        processor = SpeechVerseProcessor.for_model(model, tasks)
+        samples = load_samples(ManifestSource(str(manifest), instruction=WORDINGS, target="$answer"), tasks)
+        settings = {
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-2,
+            "lora_learning_rate": 1e-2,
+            "warmup_steps": 0,
+            "logging_steps": 1,
+            "report_to": "none",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        return SpeechVerseTrainer(
+            model=model,
+            args=SpeechVerseTrainingArguments(output_dir=str(tmp_path / folder), **settings | arguments),
+            train_dataset=InstructionDataset(samples, processor),
+            eval_dataset=InstructionDataset(samples[:3], processor),
+            data_collator=processor.pad,
+            processing_class=processor,
+        )
+
+    return make
+
+
+def learned(trainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def losses_of(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+# What learns
+
+
+@pytest.mark.parametrize("text", ["t5", "llama"])
+def test_two_groups_hold_exactly_what_learns(text, make_trainer):
+    trainer = make_trainer(text, learning_rate=3e-3, lora_learning_rate=5e-4, weight_decay=0.1)
+    projector, lora = trainer.create_optimizer().param_groups
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    assert {names[p].split(".")[0] for p in projector["params"]} == {"multi_modal_projector"}
+    assert all(".lora_" in names[p] for p in lora["params"])
+    in_groups = [names[p] for group in (projector, lora) for p in group["params"]]
+    assert sorted(in_groups) == sorted(learned(trainer)) and lora["params"]
+    assert (projector["lr"], lora["lr"]) == (3e-3, 5e-4)
+    assert projector["weight_decay"] == lora["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("given, expected", [(None, 3e-3), (0.0, 0.0)])
+def test_learning_rate_of_lora_is_the_projectors_unless_given(given, expected, make_trainer):
+    trainer = make_trainer(learning_rate=3e-3, lora_learning_rate=given)
+    assert trainer.create_optimizer().param_groups[1]["lr"] == expected
+
+
+def test_both_learning_rates_follow_the_schedule(make_trainer):
+    trainer = make_trainer(max_steps=4, learning_rate=1e-2, lora_learning_rate=1e-3, lr_scheduler_type="linear")
+    trainer.create_optimizer_and_scheduler(4)
+    trainer.optimizer.step()
+    trainer.lr_scheduler.step()
+    assert trainer.lr_scheduler.get_last_lr() == pytest.approx([7.5e-3, 7.5e-4])
+
+
+def test_without_lora_there_is_one_group(make_trainer):
+    trainer = make_trainer(model_arguments={"lora_rank": 0})
+    [group] = trainer.create_optimizer().param_groups
+    assert group["name"] == "projector"
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_training_changes_what_learns_and_nothing_else(freeze, make_trainer):
+    trainer = make_trainer(max_steps=2, model_arguments={"freeze_audio_tower": freeze})
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed <= set(learned(trainer))
+    assert any("multi_modal_projector" in name for name in changed) and any(".lora_B" in name for name in changed)
+    assert any(name.startswith("audio_tower") for name in changed) is not freeze
+
+
+@pytest.mark.parametrize("text", ["t5", "llama"])
+def test_loss_falls(text, make_trainer):
+    trainer = make_trainer(text, max_steps=12, per_device_train_batch_size=8)
+    trainer.train()
+    losses = losses_of(trainer)
+    assert losses[-1] < losses[0] - 0.1
+
+
+# Checkpoints
+
+
+def test_checkpoint_holds_the_adapter_alone(make_trainer, tmp_path):
+    trainer = make_trainer(max_steps=2, save_steps=2, save_strategy="steps")
+    trainer.train()
+    folder = tmp_path / "run" / "checkpoint-2"
+    stored = load_file(folder / "model.safetensors")
+    assert stored.keys() == learned(trainer).keys()
+    assert all(torch.equal(stored[name], parameter) for name, parameter in learned(trainer).items())
+    assert not (folder / "training_args.bin").exists()
+    assert {"config.json", "tokenizer.json", "tasks.json"} <= {file.name for file in folder.iterdir()}
+
+    number = sum(p.numel() for p in learned(trainer).values())
+    state = torch.load(folder / "optimizer.pt", weights_only=True)["state"]
+    assert sum(entry["exp_avg"].numel() for entry in state.values()) == number
+    assert (folder / "optimizer.pt").stat().st_size < 2 * 4 * number + 50_000
+
+
+def test_checkpoint_loads_as_a_model(make_trainer, foundations, tmp_path, monkeypatch):
+    trainer = make_trainer(max_steps=1, save_steps=1, save_strategy="steps")
+    trainer.train()
+    monkeypatch.setenv("SPEECHVERSE_FOUNDATIONS", str(foundations))
+    loaded = SpeechVerseForConditionalGeneration.from_pretrained(tmp_path / "run" / "checkpoint-1")
+    batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[3]])
+    torch.testing.assert_close(loaded(**batch).logits, trainer.model.eval()(**batch).logits)
+
+
+@pytest.mark.parametrize("text", ["t5", "llama"])
+@pytest.mark.parametrize("step", [1, 2, 3])  # an epoch has two steps: within the first, between, within the second
+def test_resumed_run_equals_an_uninterrupted_one(text, step, make_trainer, tmp_path):
+    whole = make_trainer(text, "whole", num_train_epochs=3, save_steps=1, save_strategy="steps", save_total_limit=None)
+    whole.train()
+    resumed = make_trainer(text, "resumed", num_train_epochs=3)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    assert losses_of(resumed) == pytest.approx(losses_of(whole), abs=1e-6) and len(losses_of(whole)) == 6
+    for name, parameter in learned(whole).items():
+        torch.testing.assert_close(learned(resumed)[name], parameter, atol=1e-6, rtol=0, msg=name)
+
+
+def test_every_epoch_draws_its_own_wordings(make_trainer, monkeypatch):
+    trainer = make_trainer(num_train_epochs=3)
+    drawn = []
+    original = InstructionDataset.__getitem__
+    monkeypatch.setattr(
+        InstructionDataset, "__getitem__", lambda self, i: drawn.append((self.epoch, i)) or original(self, i)
+    )
+    trainer.train()
+    assert sorted(drawn) == [(epoch, index) for epoch in range(3) for index in range(8)]
+    assert [index for _, index in drawn[:8]] != [index for _, index in drawn[8:16]]  # and its own order
+
+
+@pytest.mark.parametrize(
+    "tamper, message",
+    [
+        (lambda t: t.pop("multi_modal_projector.blocks.0.conv.bias"), r"blocks\.0\.conv\.bias is missing"),
+        (lambda t: t.update(stowaway=torch.ones(1)), "stowaway is not of this adapter"),
+        (lambda t: t.update({"multi_modal_projector.blocks.0.conv.bias": torch.ones(7)}), r"is \(7,\) and must be"),
+    ],
+)
+def test_adapter_that_does_not_fit_is_refused_on_resume(tamper, message, make_trainer, tmp_path):
+    make_trainer(max_steps=2, save_steps=1, save_strategy="steps").train()
+    folder = tmp_path / "run" / "checkpoint-1"
+    tensors = load_file(folder / "model.safetensors")
+    tamper(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=message):
+        make_trainer(max_steps=2).train(resume_from_checkpoint=str(folder))
+
+
+def test_best_model_is_loaded_at_the_end(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(
+        max_steps=3,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+    )
+    measured = {1: 3.0, 2: 1.0, 3: 2.0}
+    monkeypatch.setattr(trainer, "evaluate", lambda **arguments: {"eval_loss": measured[trainer.state.global_step]})
+    trainer.train()
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
+    best, last = (load_file(tmp_path / "run" / f"checkpoint-{step}" / "model.safetensors") for step in (2, 3))
+    bias = "multi_modal_projector.blocks.0.conv.bias"
+    assert not torch.equal(best[bias], last[bias])
+    for name, parameter in learned(trainer).items():
+        assert torch.equal(parameter, best[name]), name
+
+
+# The loss
+
+
+def one_step(trainer) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss of the first step, and the change that it made. SGD without clipping: AdamW would hide a wrong scale."""
+    before = learned(trainer)
+    trainer.train()
+    return losses_of(trainer)[0], {name: p - before[name] for name, p in learned(trainer).items()}
+
+
+@pytest.mark.parametrize("text", ["t5", "llama"])
+@pytest.mark.parametrize("size, accumulation", [(2, 2), (1, 4)])
+def test_accumulated_micro_batches_make_the_same_step_as_one_batch(text, size, accumulation, make_trainer):
+    settings = {"max_steps": 1, "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1, "lora_learning_rate": 0.1}
+    loss, update = one_step(make_trainer(text, **settings))
+    accumulated_loss, accumulated_update = one_step(
+        make_trainer(
+            text, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, **settings
+        )
+    )
+    assert accumulated_loss == pytest.approx(loss, abs=1e-4)
+    scale = max(change.abs().max() for change in update.values())
+    assert scale > 1e-3
+    for name, change in update.items():
+        torch.testing.assert_close(accumulated_update[name], change, atol=1e-4 * scale.item(), rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("text", ["t5", "llama"])
+def test_logged_loss_is_the_mean_over_tokens(text, make_trainer):
+    trainer = make_trainer(text, max_steps=1, per_device_train_batch_size=8)
+    examples = [trainer.train_dataset[index] for index in range(8)]
+    trainer.model.eval()
+    sums, tokens = 0.0, 0
+    for example in examples:
+        number = sum(label != -100 for label in example["labels"])
+        sums += trainer.model(**trainer.data_collator([example])).loss.item() * number
+        tokens += number
+    trainer.train()
+    assert losses_of(trainer)[0] == pytest.approx(sums / tokens, abs=1e-4)
+
