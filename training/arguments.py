@@ -110,16 +110,22 @@ def parse_run_config(argv: list[str]) -> RunConfig:
     file = parser.parse_known_args(argv)[0].config
     if not file.is_file():
         raise FileNotFoundError(f"Configuration {file} is not there.")
-    values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds {type(values).__name__}; a configuration is a mapping of keys to values.")
     data = {name: values.pop(name, []) for name in ("train_data", "eval_data")}
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known | data.keys(), n=1)
-            raise ValueError(f"{file}: unknown key {key!r}{f'; did you mean {close[0]!r}?' if close else ''}.")
+            raise ValueError(f"{file}: unknown key {key!r}{f'; did you mean {close[0]!r}?' if close else '.'}")
     if not data["train_data"]:
         raise ValueError(f"{file}: key train_data is missing or empty.")
+    for key in values:
+        if key.endswith("_strategy") and values[key] is False:
+            values[key] = "no"  # which YAML reads as false
     parser.set_defaults(**values)
     namespace = parser.parse_args(argv)
     model_names = [f.name for f in dataclasses.fields(ModelArguments)]

@@ -52,6 +52,12 @@ class SpeechVerseTrainer(Trainer):
         ]
         return [{**group, "weight_decay": self.args.weight_decay} for group in groups if group["params"]]
 
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The model's loss. In evaluation it is the mean over a rank's own batch: the Trainer drops what pads the last
+        batches, and could not do so from a mean over all ranks."""
+        num_items_in_batch = num_items_in_batch if model.training else None
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
     def _save(self, output_dir=None, state_dict=None):
         # Without the Trainer's training_args.bin: a checkpoint that is shared holds no pickle, and run.json says more.
         output_dir = output_dir or self.args.output_dir

@@ -65,6 +65,11 @@ def test_numbers_are_numbers_however_yaml_reads_them(written, parse):
     assert isinstance(args.learning_rate, float)
 
 
+def test_no_is_a_strategy(parse):
+    args = parse(NEEDED + "save_strategy: no\neval_strategy: no").training_arguments()
+    assert args.save_strategy == args.eval_strategy == "no"
+
+
 def test_training_arguments_use_the_cpu_where_there_is_nothing_else(parse, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
     config = parse(NEEDED)
@@ -76,7 +81,7 @@ def test_training_arguments_use_the_cpu_where_there_is_nothing_else(parse, monke
 @pytest.mark.parametrize(
     "text, message",
     [
-        (NEEDED + "lora_rnak: 4", r"run\.yaml: unknown key 'lora_rnak'; did you mean 'lora_rank'\?"),
+        (NEEDED + "lora_rnak: 4", r"run\.yaml: unknown key 'lora_rnak'; did you mean 'lora_rank'\?$"),
         (NEEDED + "traindata: []", r"unknown key 'traindata'; did you mean 'train_data'\?"),
         (NEEDED + "config: x", "unknown key 'config'"),
         (NEEDED + "zzzzqqqq: 1", r"unknown key 'zzzzqqqq'\.$"),
@@ -86,6 +91,7 @@ def test_training_arguments_use_the_cpu_where_there_is_nothing_else(parse, monke
         (NEEDED.replace("text_base", "lora_rank: 2 #"), "lacks text_base"),
         (NEEDED + "eval_data:\n  - {manifest: d.jsonl, filter: x}", r"eval_data\[0\]: unknown key filter"),
         ("audio_base: a\ntext_base: b\ntrain_data: {manifest: m.jsonl}", r"train_data is dict, not a list"),
+        (NEEDED + "lora_rank: [1", r"run\.yaml is not YAML: while parsing"),
         ("- a\n- b", "run.yaml holds list; a configuration is a mapping"),
         ("", "key train_data is missing or empty"),
     ],

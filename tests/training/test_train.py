@@ -34,11 +34,11 @@ train_data:
     where: {split: train}
     instruction: ["which colour ?", "say it .", "what is said ?"]
     target: $answer
-eval_data:
-  - {manifest: $CORPUS/manifest.jsonl, where: {split: dev}, task: asr, target: $answer}
+eval_data:  # three: two ranks pad their last batch with a sample that must not count
+  - {manifest: $CORPUS/manifest.jsonl, where: {take: "[257]"}, task: asr, target: $answer}
 max_steps: 6
 per_device_train_batch_size: 4
-per_device_eval_batch_size: 2
+per_device_eval_batch_size: 1
 learning_rate: 1e-2
 warmup_steps: 0
 logging_steps: 1
@@ -153,7 +153,7 @@ def test_two_ranks_make_the_steps_of_one_with_the_same_global_batch(environment,
     plain = ["--optim", "sgd", "--max_grad_norm", "0", "--learning_rate", "0.1", "--report_to", "none"]
     one = train_here(tmp_path / "one", *plain)
     two = tmp_path / "two"
-    halved = ["--per_device_train_batch_size", "2", "--per_device_eval_batch_size", "1"]
+    halved = ["--per_device_train_batch_size", "2"]
     run_process([*TORCHRUN, SCRIPT, config_file, "--output_dir", two, *plain, *halved], environment)
     assert logged(two, "loss") == pytest.approx(logged(one, "loss"), abs=1e-4)
     assert logged(two, "grad_norm") == pytest.approx(logged(one, "grad_norm"), rel=1e-3)

@@ -218,9 +218,7 @@ def test_accumulated_micro_batches_make_the_same_step_as_one_batch(text, size, a
     settings = {"max_steps": 1, "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1, "lora_learning_rate": 0.1}
     loss, update = one_step(make_trainer(text, **settings))
     accumulated_loss, accumulated_update = one_step(
-        make_trainer(
-            text, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, **settings
-        )
+        make_trainer(text, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, **settings)
     )
     assert accumulated_loss == pytest.approx(loss, abs=1e-4)
     scale = max(change.abs().max() for change in update.values())
@@ -241,4 +239,3 @@ def test_logged_loss_is_the_mean_over_tokens(text, make_trainer):
         tokens += number
     trainer.train()
     assert losses_of(trainer)[0] == pytest.approx(sums / tokens, abs=1e-4)
-
