@@ -1,5 +1,6 @@
 """Small checkpoints: only what was learned is saved, and it is put back beside the bases when it is loaded."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -21,13 +22,12 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, logging
 
 from .audio_encoders import audio_encoder_family
-from .base_checkpoints import HUB_ARGUMENTS, fingerprint, resolve_base
+from .base_checkpoints import HUB_ARGUMENTS, find_named_base, fingerprint, resolve_base
 
 
 logger = logging.get_logger(__name__)
 
 DEFAULT_ADAPTER = "default"  # the name every adapter has on disk
-DEFAULT_MAX_NEW_TOKENS = 256  # transformers' own default would end an answer after 20 tokens, without a word
 LORA_NAME = re.compile(r"(\.lora_\w+\.)([^.]+)(?=\.|$)")
 # What the Auto classes and pipelines pass along that says nothing about an adapter-only checkpoint.
 IGNORED_ARGUMENTS = ("trust_remote_code", "adapter_kwargs", "code_revision", "use_safetensors", "low_cpu_mem_usage")
@@ -59,12 +59,10 @@ class AdapterCheckpointMixin:
     def _is_adapter_key(self, key: str) -> bool:
         if match := LORA_NAME.search(key):
             return match[2] == self._active_adapter
-        learned = (
-            ("multi_modal_projector.",)
-            if self.config.freeze_audio_tower
-            else ("multi_modal_projector.", "audio_tower.")
-        )
-        return key.startswith(learned)
+        if key.startswith("audio_tower."):
+            fixed = self.audio_family.fixed_parameters
+            return not self.config.freeze_audio_tower and not key.startswith(tuple(f"audio_tower.{f}" for f in fixed))
+        return key.startswith("multi_modal_projector.")
 
     def _adapter_state_dict(self, state_dict: dict | None = None) -> dict[str, torch.Tensor]:
         """The active adapter's tensors under the names they have on disk."""
@@ -74,6 +72,20 @@ class AdapterCheckpointMixin:
             for key, tensor in state_dict.items()
             if self._is_adapter_key(key)
         }
+
+    def _whole_state_dict(self, state_dict: dict | None = None) -> dict[str, torch.Tensor]:
+        """Every tensor but the inactive adapters', under the names that a model with the active one alone has."""
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        others = [name for name, layer in self._lora_layers() if self._active_adapter not in layer.lora_A]
+        plain = tuple(f"language_model.{name}.base_layer." for name in others)
+        whole = {}
+        for key, tensor in state_dict.items():
+            if LORA_NAME.search(key):
+                if self._is_adapter_key(key):
+                    whole[LORA_NAME.sub(rf"\g<1>{DEFAULT_ADAPTER}", key)] = tensor
+            else:
+                whole[key.replace(".base_layer.", ".") if key.startswith(plain) else key] = tensor
+        return whole
 
     def save_pretrained(self, save_directory, *args, standalone: bool | None = None, state_dict=None, **kwargs):
         """Saves the active adapter, or the whole model.
@@ -95,7 +107,9 @@ class AdapterCheckpointMixin:
                     "This model's bases are not known (it was built from a configuration, or merged), so its adapter "
                     "alone could not be loaded again: save it with standalone=True."
                 )
-            state_dict = self._adapter_state_dict(state_dict)
+            kwargs["max_shard_size"] = "1TB"  # an adapter is one file
+        select = self._whole_state_dict if standalone else self._adapter_state_dict
+        state_dict = select(state_dict)
         self.config.standalone = standalone
         try:
             super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
@@ -137,6 +151,8 @@ class AdapterCheckpointMixin:
             kwargs.pop(name, None)
         load_arguments = {name: value for name, value in kwargs.items() if not name.startswith("_")}
         with_info = load_arguments.pop("output_loading_info", False)
+        if unknown := set(load_arguments) - set(inspect.signature(cls._from_bases).parameters):
+            raise TypeError(f"from_pretrained takes no argument {', '.join(sorted(unknown))} for an adapter.")
         model = cls._from_bases(config, audio_folder, text_folder, weights_file=weights_file, **load_arguments)
         model.config.name_or_path = str(pretrained_model_name_or_path)
         try:
@@ -151,12 +167,24 @@ class AdapterCheckpointMixin:
 
     @classmethod
     def _from_whole_checkpoint(cls, pretrained_model_name_or_path, *model_args, config, **kwargs):
-        """transformers' own loading; it forgets what is frozen."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        """transformers' own loading, then what it does not know: what learns, and that T5's head may be untied."""
+        with_info = kwargs.pop("output_loading_info", False)
+        if isinstance(kwargs.get("attn_implementation"), str):
+            kwargs["attn_implementation"] = {"text_config": kwargs["attn_implementation"]}
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
+        )
+        missing = sorted(key for key in info["missing_keys"] if model._is_adapter_key(key))
+        if missing and config.standalone:
+            raise ValueError(f"{pretrained_model_name_or_path} lacks what was learned: {', '.join(missing[:5])}, ...")
         model.config.standalone = False
+        _keep_untied_head(model.language_model)
+        model.all_tied_weights_keys = {
+            f"language_model.{key}": f"language_model.{target}"
+            for key, target in model.language_model.all_tied_weights_keys.items()
+        }
         model._freeze()
-        return loaded
+        return (model, info) if with_info else model
 
     @classmethod
     def _from_bases(
@@ -179,6 +207,10 @@ class AdapterCheckpointMixin:
         several_devices = device_map in ("auto", "balanced", "balanced_low_0", "sequential") or (
             isinstance(device_map, dict) and len(device_map) > 1
         )
+        if several_devices and quantization_config is not None:
+            raise ValueError(
+                "A quantised LLM cannot be spread over several devices yet: give device_map one device, such as {'': 0}."
+            )
         placement = None if several_devices else device_map
         if not isinstance(attn_implementation, dict):
             attn_implementation = {"text_config": attn_implementation}
@@ -203,7 +235,8 @@ class AdapterCheckpointMixin:
             sub_config.name_or_path = base["id"]  # where the folder is on this machine is nobody else's business
         model = cls(config, audio_encoder_family(config.audio_config).tower_of(audio_model), language_model)
         model.base_folders = {"audio": audio_folder, "text": text_folder}
-        model._keep_generating()
+        if model.can_generate():
+            model.generation_config = language_model.generation_config
         if weights_file is not None:
             model._load_adapter_weights(weights_file)
         if several_devices:
@@ -211,13 +244,6 @@ class AdapterCheckpointMixin:
         elif device_map is not None:
             model.multi_modal_projector.to(model.device)
         return model.eval()
-
-    def _keep_generating(self):
-        if not self.can_generate():
-            return
-        self.generation_config = self.language_model.generation_config
-        if self.generation_config.max_new_tokens is None:
-            self.generation_config.max_new_tokens = DEFAULT_MAX_NEW_TOKENS
 
     def _load_adapter_weights(self, weights_file):
         """Fills the active adapter from a safetensors file; every key has to be there, and no other.
@@ -262,7 +288,11 @@ class AdapterCheckpointMixin:
         config = type(self.config).from_pretrained(pretrained_model_name_or_path, **kwargs)
         if config.standalone:
             raise ValueError(f"{pretrained_model_name_or_path} is a whole model, not an adapter: use from_pretrained.")
-        for field in ("projector_kernel_sizes", "projector_strides", "layer_mix", "freeze_audio_tower"):
+        if not (config.freeze_audio_tower and self.config.freeze_audio_tower):
+            raise ValueError(
+                "An adapter that comes with a trained encoder of its own cannot share one: use from_pretrained."
+            )
+        for field in ("projector_kernel_sizes", "projector_strides", "layer_mix"):
             ours, theirs = getattr(self.config, field), getattr(config, field)
             if ours != theirs:
                 raise ValueError(f"{pretrained_model_name_or_path} has {field}={theirs}, this model {ours}.")
@@ -298,9 +328,10 @@ class AdapterCheckpointMixin:
             self.multi_modal_projector = self._projectors.pop(adapter_name).to(self.device)
             self._active_adapter = adapter_name
             self.config.lora_config = self._lora_configs[adapter_name]
-        for layer in self._lora_layers():
+        for _, layer in self._lora_layers():
             layer.set_adapter(adapter_name if adapter_name in layer.lora_A else [])
         self._freeze()
+        self.train(self.training)  # peft injects in train mode, and an inactive projector heard of no mode
 
     def delete_adapter(self, adapter_name: str):
         """Forgets a loaded adapter that is not the active one.
@@ -311,7 +342,7 @@ class AdapterCheckpointMixin:
         if adapter_name == self._active_adapter or adapter_name not in self._lora_configs:
             raise ValueError(f"Cannot delete adapter {adapter_name!r}: it is active, or not there.")
         del self._lora_configs[adapter_name], self._projectors[adapter_name]
-        for layer in self._lora_layers():
+        for _, layer in self._lora_layers():
             layer.delete_adapter(adapter_name)
 
     def active_adapters(self) -> list[str]:
@@ -323,18 +354,18 @@ class AdapterCheckpointMixin:
 
         The LLM is then no longer the base: the model can only be saved whole.
         """
-        for name, layer in list(self.language_model.named_modules()):
-            if isinstance(layer, LoraLayer):
-                layer.merge()
-                parent, _, child = name.rpartition(".")
-                setattr(self.language_model.get_submodule(parent), child, layer.get_base_layer())
+        for name, layer in self._lora_layers():
+            layer.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(self.language_model.get_submodule(parent), child, layer.get_base_layer())
         self.config.lora_config = None
         self.config.text_base = None
         self._start_with_adapter(DEFAULT_ADAPTER)
         return self
 
-    def _lora_layers(self):
-        return (module for module in self.language_model.modules() if isinstance(module, LoraLayer))
+    def _lora_layers(self) -> list[tuple[str, LoraLayer]]:
+        """The LLM's layers that have a LoRA of any adapter, with their names in the LLM."""
+        return [item for item in self.language_model.named_modules() if isinstance(item[1], LoraLayer)]
 
 
 def _resolve_recorded_base(given, recorded: dict, hub_arguments: dict) -> Path:
@@ -342,7 +373,7 @@ def _resolve_recorded_base(given, recorded: dict, hub_arguments: dict) -> Path:
     if given is not None:
         folder = resolve_base(given, **hub_arguments)
     else:
-        folder = resolve_base(recorded["id"], revision=recorded["revision"], **hub_arguments)
+        folder = find_named_base(recorded["id"], revision=recorded["revision"], **hub_arguments)
     if (found := fingerprint(folder)) != recorded["fingerprint"]:
         _warn_of_other_base(recorded, found)
     return folder
@@ -382,4 +413,10 @@ def _dispatch(model, device_map, max_memory, offload_folder):
             low_zero = device_map == "balanced_low_0"
             max_memory = get_balanced_memory(model, max_memory, no_split_module_classes=unsplit, low_zero=low_zero)
         device_map = infer_auto_device_map(model, max_memory=max_memory, no_split_module_classes=unsplit)
-    dispatch_model(model, device_map, offload_dir=offload_folder)
+    # The projector stays where the computing is: it is small, and the mix of layers reads it while the encoder runs.
+    main_device = next((device for device in device_map.values() if device not in ("cpu", "disk")), "cpu")
+    device_map = {name: d for name, d in device_map.items() if not name.startswith("multi_modal_projector")}
+    device_map["multi_modal_projector"] = main_device
+    # WavLM reads its layers' weights around their modules, so each layer has to be brought in whole.
+    layers = model.audio_family.layers_of(model.audio_tower)
+    dispatch_model(model, device_map, offload_dir=offload_folder, preload_module_classes=[type(layers[0]).__name__])

@@ -43,11 +43,13 @@ class AudioEncoderFamily:
         input_name (`str`): name of its input, `input_values` (waveform) or `input_features` (mel).
         mask_name (`str`): name of the mask over that input's time axis, 1 on real values.
         input_rate (`float`): rate of the input's time axis, in Hz.
+        fixed_parameters (`tuple[str, ...]`): beginnings of the names of parameters that never learn.
     """
 
     input_name = "input_values"
     mask_name = "padding_mask"
     input_rate = float(SAMPLING_RATE)
+    fixed_parameters: tuple[str, ...] = ()
 
     def __init__(self, config: PreTrainedConfig):
         self.config = config
@@ -183,6 +185,7 @@ class WhisperFamily(AudioEncoderFamily):
     input_name = "input_features"
     mask_name = "input_features_mask"
     input_rate = 100.0  # mel frames: 16 kHz with a hop of 160 samples
+    fixed_parameters = ("embed_positions.",)  # sinusoids
 
     @property
     def convolutions(self):

@@ -7,6 +7,7 @@ A SpeechVerse checkpoint holds only what it learned. The bases are looked for, i
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,56 +23,63 @@ FINGERPRINT_BYTES = 4096  # of each tensor: enough to tell two checkpoints apart
 
 
 def resolve_base(base: str | os.PathLike, *, revision: str | None = None, **hub_arguments) -> Path:
-    """Finds the folder of a base checkpoint, downloading it if need be.
+    """Finds the folder of a base that a caller names: a folder, or what [`find_named_base`] takes."""
+    folder = Path(base)
+    return folder if folder.is_dir() else find_named_base(str(base), revision=revision, **hub_arguments)
+
+
+def find_named_base(base: str, *, revision: str | None = None, **hub_arguments) -> Path:
+    """Finds the folder of a base by its name in `$SPEECHVERSE_FOUNDATIONS` or on the Hub, downloading it if need be.
 
     Args:
-        base (`str` or `os.PathLike`): a folder, a Hub id, or the name of a folder in `$SPEECHVERSE_FOUNDATIONS`.
+        base (`str`): a Hub id, or the name of a folder in `$SPEECHVERSE_FOUNDATIONS`.
         revision (`str`, *optional*): branch, tag or commit, where the Hub is asked.
         **hub_arguments: `cache_dir`, `force_download`, `local_files_only`, `token`.
 
     Raises:
         FileNotFoundError: if the base is nowhere, saying where it was looked for and how to get it.
     """
-    if (folder := Path(base)).is_dir():
-        return folder
     name = Path(base).name
     foundations = os.environ.get(FOUNDATIONS_VARIABLE)
     if foundations and (folder := Path(foundations) / name).is_dir():
         return folder
     try:
-        return Path(_download(str(base), revision, hub_arguments))
+        return Path(_download(base, revision, hub_arguments))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        looked = (
-            f"in ${FOUNDATIONS_VARIABLE} ({foundations})" if foundations else f"(${FOUNDATIONS_VARIABLE} is not set)"
-        )
+        variable = f"${FOUNDATIONS_VARIABLE}"
+        looked = f"in {variable} ({foundations})" if foundations else f"given by {variable} (which is not set)"
         raise FileNotFoundError(
-            f"The base model {str(base)!r} is not a folder, not {looked}, and the Hub did not give it "
+            f"The base model {base!r} is not a folder, not {looked}, and the Hub did not give it "
             f"({type(error).__name__}). Pass audio_base= or text_base= with its folder, or build it with "
             f"`speechverse-foundations --out DIR {name}` and set {FOUNDATIONS_VARIABLE}=DIR."
         ) from error
 
 
 def _download(repo_id: str, revision: str | None, hub_arguments: dict) -> str:
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-    folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns, **hub_arguments)
-    if not any(Path(folder).glob("*.safetensors")):  # older repositories have only the pickled form
-        folder = snapshot_download(repo_id, revision=revision, allow_patterns=[*patterns, "*.bin"], **hub_arguments)
+    """The configuration, tokenizer and one set of weights, however many the repository has."""
+    patterns = ["*.json", "*.txt", "*.model", "*.jinja"]
+    for weights in (["model.safetensors", "model-*.safetensors"], ["pytorch_model*.bin"]):
+        folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns + weights, **hub_arguments)
+        if any(match for pattern in weights for match in Path(folder).glob(pattern)):
+            break
     return folder
 
 
 def describe_base(base: str | os.PathLike, folder: Path, revision: str | None = None) -> dict[str, str | None]:
     """The record of a base that a configuration keeps: `id`, `revision`, `fingerprint`.
 
-    A local folder is recorded by the id that its SOURCE.json gives, else by its name: never by its path.
+    A local folder is recorded by the id that its SOURCE.json gives, a snapshot in the Hub's cache by its repository and
+    commit, any other folder by its name: never by its path.
     """
     source = folder / "SOURCE.json"
     if source.is_file():
         recorded = json.loads(source.read_text(encoding="utf-8"))
         base, revision = recorded.get("id", folder.name), recorded.get("revision")
-    elif folder.parent.name == "snapshots":  # the Hub's cache names a snapshot by its commit
+    elif folder.parent.name == "snapshots":  # models--ORG--NAME/snapshots/COMMIT
+        base = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
         revision = folder.name
     elif Path(base).is_dir():
-        base = folder.name
+        base = folder.resolve().name
     return {"id": str(base), "revision": revision, "fingerprint": fingerprint(folder)}
 
 
@@ -92,12 +100,21 @@ def fingerprint(folder: str | os.PathLike) -> str:
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every stored tensor, memory-mapped: only what is looked at is read."""
-    if files := sorted(folder.glob("*.safetensors")):
+    if files := _weight_files(folder, "model.safetensors"):
         for file in files:
             with safe_open(file, framework="pt") as tensors:
                 yield from ((name, tensors.get_tensor(name)) for name in tensors.keys())
-    elif files := sorted(folder.glob("pytorch_model*.bin")):
+    elif files := _weight_files(folder, "pytorch_model.bin"):
         for file in files:
-            yield from torch.load(file, map_location="cpu", mmap=True, weights_only=True).items()
+            mappable = zipfile.is_zipfile(file)  # files older than torch 1.6 are not
+            yield from torch.load(file, map_location="cpu", mmap=mappable, weights_only=True).items()
     else:
-        raise FileNotFoundError(f"{folder} holds no weights: neither *.safetensors nor pytorch_model*.bin.")
+        raise FileNotFoundError(f"{folder} holds no weights: neither model.safetensors nor pytorch_model.bin.")
+
+
+def _weight_files(folder: Path, name: str) -> list[Path]:
+    """The file of that name, or the shards that its index lists."""
+    if (index := folder / f"{name}.index.json").is_file():
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [folder / shard for shard in sorted(set(shards))]
+    return [folder / name] if (folder / name).is_file() else []

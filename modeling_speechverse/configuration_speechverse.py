@@ -83,11 +83,15 @@ class SpeechVerseConfig(PreTrainedConfig):
         **kwargs,
     ):
         self.audio_config = self._sub_config(audio_config, default="wavlm")
+        # Where the encoder learns: SpecAugment's masks are longer than short clips, and a mix needs every layer.
+        self.audio_config.apply_spec_augment = False
+        if layer_mix == "learned":
+            self.audio_config.layerdrop = 0.0
         self.text_config = without_dropout(self._sub_config(text_config, default="t5"))
         self.audio_base = audio_base
         self.text_base = text_base
-        self.projector_kernel_sizes = list(projector_kernel_sizes or [3, 3])
-        self.projector_strides = projector_strides
+        self.projector_kernel_sizes = [3, 3] if projector_kernel_sizes is None else list(projector_kernel_sizes)
+        self.projector_strides = None if projector_strides is None else list(projector_strides)
         self.layer_mix = layer_mix
         self.lora_config = lora_config
         self.audio_token_id = audio_token_id
@@ -109,15 +113,16 @@ class SpeechVerseConfig(PreTrainedConfig):
     def _validate_projector(self):
         if self.layer_mix not in LAYER_MIXES:
             raise ValueError(f"layer_mix is {self.layer_mix!r}; it must be one of {', '.join(LAYER_MIXES)}.")
-        if any(size % 2 == 0 for size in self.projector_kernel_sizes):
-            raise ValueError(f"projector_kernel_sizes is {self.projector_kernel_sizes}; every size must be odd.")
-        if self.projector_strides is not None:
-            self.projector_strides = list(self.projector_strides)
-            if len(self.projector_strides) != len(self.projector_kernel_sizes):
-                raise ValueError(
-                    f"projector_strides has {len(self.projector_strides)} entries and projector_kernel_sizes "
-                    f"{len(self.projector_kernel_sizes)}; give one of each for every block."
-                )
+        sizes, strides = self.projector_kernel_sizes, self.projector_strides
+        if not sizes or any(not isinstance(size, int) or size < 1 or size % 2 == 0 for size in sizes):
+            raise ValueError(f"projector_kernel_sizes is {sizes}; give one odd whole number for every block.")
+        if strides is not None and len(strides) != len(sizes):
+            raise ValueError(
+                f"projector_strides has {len(strides)} entries and projector_kernel_sizes {len(sizes)}; give one of each "
+                "for every block."
+            )
+        if strides is not None and any(not isinstance(stride, int) or stride < 1 for stride in strides):
+            raise ValueError(f"projector_strides is {strides}; every stride must be a whole number of at least 1.")
 
 
 __all__ = ["SpeechVerseConfig"]

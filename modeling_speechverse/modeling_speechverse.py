@@ -29,6 +29,7 @@ from .configuration_speechverse import SpeechVerseConfig, choose_strides
 logger = logging.get_logger(__name__)
 
 AUDIO_TOKEN = "<audio>"
+DEFAULT_MAX_NEW_TOKENS = 256  # transformers' own default would end an answer after 20 tokens, without a word
 
 
 @dataclass
@@ -160,6 +161,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
 
     def __init__(self, config: SpeechVerseConfig, audio_tower=None, language_model=None):
         super().__init__(config)
+        self.base_folders = None  # where the bases were found on this machine; `from_foundations` knows
         self.audio_family = audio_encoder_family(config.audio_config)
         if config.projector_strides is None:
             config.projector_strides = choose_strides(self.audio_family.frame_rate, len(config.projector_kernel_sizes))
@@ -373,6 +375,8 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
                 audio_hidden_states_mask: the recordings in the order of their tokens, see
                 [`~SpeechVerseModel.get_audio_features`]. Without any, the input is text alone.
         """
+        if input_ids is None:
+            raise ValueError("input_ids is missing: make the inputs with the processor.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         is_audio = input_ids == self.config.audio_token_id
@@ -441,7 +445,8 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
                 kwargs["decoder_input_ids"] = self.language_model.prepare_decoder_input_ids_from_labels(labels)
         elif kwargs.get("position_ids") is None:
             # Padding on either side must not shift positions.
-            kwargs["position_ids"] = (embedded.attention_mask.cumsum(-1) - 1).clamp(min=0)
+            position_ids = (embedded.attention_mask.cumsum(-1) - 1).clamp(min=0)
+            kwargs["position_ids"] = position_ids[:, -input_ids.shape[1] :]  # with a cache only the new tokens come in
         if labels is not None:
             kwargs.setdefault("use_cache", False)
         output = self.language_model(
@@ -475,7 +480,7 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
         """Generates answers: greedy, beams, sampling, n-best, streamed; whatever the LLM's own `generate` does.
 
         Args:
-            **generate_kwargs: `max_new_tokens`, `num_beams`, `do_sample`, `num_return_sequences`, `streamer`, ...
+            **generate_kwargs: `max_new_tokens` (256 unless the generation config says otherwise), `num_beams`, `do_sample`, `num_return_sequences`, `streamer`, ...
             The rest is as in [`SpeechVerseModel.forward`].
 
         Returns:
@@ -497,6 +502,9 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
         if not self.config.is_encoder_decoder and not embedded.attention_mask[:, -1].all():
             raise ValueError("A decoder-only LLM generates after its input: pad it on the left, not on the right.")
         self.language_model.generation_config = self.generation_config  # ours is the one that is saved and edited
+        unbounded = self.generation_config.max_new_tokens is None and self.generation_config.max_length in (None, 20)
+        if unbounded and not {"max_new_tokens", "max_length", "generation_config"} & generate_kwargs.keys():
+            generate_kwargs["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
         return self.language_model.generate(
             inputs_embeds=embedded.inputs_embeds, attention_mask=embedded.attention_mask, **generate_kwargs
         )

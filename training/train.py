@@ -38,8 +38,13 @@ def build_model(arguments: ModelArguments) -> speechverse.SpeechVerseForConditio
     )
 
 
-def train(config: RunConfig) -> SpeechVerseTrainer:
-    """Runs a configuration to its end, and leaves a checkpoint, `run.json` and the loss curve in `output_dir`."""
+def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
+    """Reads the data and joins the model: everything that a mistake in the configuration can break.
+
+    Raises:
+        FileNotFoundError: if a manifest or a base is not there.
+        ValueError: if a manifest or the configuration is wrong.
+    """
     tasks = speechverse.TaskBank.from_yaml(TASKS_FOLDER)
     train_samples = [sample for source in config.train_data for sample in load_samples(source, tasks)]
     eval_samples = [sample for source in config.eval_data for sample in load_samples(source, tasks)]
@@ -54,7 +59,7 @@ def train(config: RunConfig) -> SpeechVerseTrainer:
         features = FeatureCache(model, processor)
         features.add(sample.audio for sample in train_samples + eval_samples)
     logger.info(f"{len(train_samples)} training and {len(eval_samples)} validation samples")
-    trainer = SpeechVerseTrainer(
+    return SpeechVerseTrainer(
         model=model,
         args=args,
         train_dataset=InstructionDataset(train_samples, processor, features, args.seed),
@@ -62,12 +67,15 @@ def train(config: RunConfig) -> SpeechVerseTrainer:
         data_collator=processor.pad,
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=_checkpoint_to_resume(args))
+
+
+def train(trainer: SpeechVerseTrainer, config: RunConfig) -> None:
+    """Runs to the end; leaves a checkpoint, `run.json` and the loss curve in `output_dir`."""
+    trainer.train(resume_from_checkpoint=_checkpoint_to_resume(trainer.args))
     trainer.save_model()
     data = {"train_data": config.train_data, "eval_data": config.eval_data}
     sources = {name: [dataclasses.asdict(source) for source in sources] for name, sources in data.items()}
-    trainer.leave_results({**dataclasses.asdict(config.model), **sources, **args.to_sanitized_dict()})
-    return trainer
+    trainer.leave_results({**dataclasses.asdict(config.model), **sources, **trainer.args.to_sanitized_dict()})
 
 
 def _checkpoint_to_resume(args) -> str | None:
@@ -84,9 +92,10 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         config = parse_run_config(sys.argv[1:])
+        trainer = build_trainer(config)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    train(config)
+    train(trainer, config)
 
 
 if __name__ == "__main__":

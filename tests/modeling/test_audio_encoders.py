@@ -93,7 +93,10 @@ def test_encoder_with_an_adapter_of_its_own_is_refused():
     "field, message",
     [
         ({"layer_mix": "softmax"}, "layer_mix is 'softmax'"),
-        ({"projector_kernel_sizes": [3, 4]}, "every size must be odd"),
+        ({"projector_kernel_sizes": [3, 4]}, r"\[3, 4\]; give one odd whole number for every block"),
+        ({"projector_kernel_sizes": []}, "one odd whole number"),
+        ({"projector_strides": [0, 2]}, "at least 1"),
+        ({"projector_strides": [2.0, 2]}, "whole number"),
         ({"projector_strides": [2]}, "projector_strides has 1 entries"),
     ],
 )
@@ -116,3 +119,18 @@ def test_recording_without_a_frame_is_refused():
 def test_wrong_kind_of_input_is_refused():
     with pytest.raises(ValueError, match="takes input_values"):
         tiny_model("wavlm").get_audio_features(input_features=torch.randn(1, 80, 100))
+
+
+@pytest.mark.parametrize("audio", ["wav2vec2", "hubert", "wavlm"])
+def test_encoder_that_learns_drops_no_layer_of_the_mix_and_takes_short_clips(audio):
+    model = tiny_model(audio, layer_mix="learned", freeze_audio_tower=False).train()
+    wave = torch.from_numpy(noise(0.12))[None]
+    outputs = [model.get_audio_features(input_values=wave) for _ in range(20)]
+    outputs[0].pooler_output.sum().backward()
+    assert model.multi_modal_projector.layer_mix.weights.grad.ne(0).all()
+
+
+def test_whispers_sinusoids_never_learn():
+    model = tiny_model("whisper", freeze_audio_tower=False)
+    fixed = [name for name, p in model.audio_tower.named_parameters() if not p.requires_grad]
+    assert fixed == ["embed_positions.weight"]

@@ -1,6 +1,7 @@
 """The model: the paper's parameter counts, generation, checkpoints, adapters, memory."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -117,6 +118,23 @@ def test_beams_samples_and_n_best(model, inputs):
 def test_generation_config_of_the_model_is_heeded(model, inputs):
     model.generation_config.max_new_tokens = 2
     assert model.generate(**inputs, do_sample=False).shape[1] == 3
+
+
+def test_length_of_an_answer_is_bounded_by_what_was_asked_for(model, inputs):
+    model.generation_config.eos_token_id = None
+    assert model.generate(**inputs, do_sample=False).shape[1] == 257  # the start token, and our own default
+    assert model.generate(**inputs, do_sample=False, max_length=5).shape[1] == 5
+
+
+def test_decoder_only_llm_goes_on_from_its_cache():
+    model = tiny_model(text="llama")
+    inputs = tiny_processor(model, text="llama")(text="say it", audio=noise(0.5), sampling_rate=16_000)
+    start = model(**inputs, use_cache=True)
+    token = start.logits[:, -1:].argmax(-1)
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(token)], 1)
+    step = model(input_ids=token, attention_mask=mask, past_key_values=start.past_key_values)
+    whole = inputs | {"input_ids": torch.cat([inputs["input_ids"], token], 1), "attention_mask": mask}
+    torch.testing.assert_close(step.logits[:, -1], model(**whole).logits[:, -1], atol=1e-5, rtol=0)
 
 
 def test_right_padding_is_refused_where_the_llm_goes_on_writing():
@@ -285,6 +303,62 @@ def test_untied_head_of_flan_t5_survives_every_way_of_saving(bases, tmp_path):
         torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits, msg=name)
 
 
+def test_untied_head_outlives_tying_after_a_whole_load(bases, tmp_path):
+    flan = T5ForConditionalGeneration.from_pretrained(bases / "tiny-t5")
+    flan.lm_head.weight = torch.nn.Parameter(torch.randn_like(flan.lm_head.weight))
+    flan.config.tie_word_embeddings = False
+    flan.save_pretrained(bases / "tiny-t5")
+    from_tiny_foundations().save_pretrained(tmp_path / "whole", standalone=True)
+    loaded = AutoModel.from_pretrained(tmp_path / "whole")
+    loaded.tie_weights()
+    assert torch.equal(loaded.get_output_embeddings().weight, flan.lm_head.weight)
+
+
+def test_whole_checkpoint_without_its_lora_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    kept = {key: tensor for key, tensor in tensors.items() if "lora_B" not in key}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks what was learned.*lora_B"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("offloaded", ["audio_tower", "language_model", "multi_modal_projector"])
+@pytest.mark.parametrize("layer_mix", ["last", "learned"])
+def test_parts_offloaded_to_disk_answer_the_same(offloaded, layer_mix, bases, tmp_path):
+    model = learn_something(from_tiny_foundations(layer_mix=layer_mix))
+    model.save_pretrained(tmp_path / "adapter")
+    device_map = {"audio_tower": "cpu", "multi_modal_projector": "cpu", "language_model": "cpu"} | {offloaded: "disk"}
+    loaded = AutoModel.from_pretrained(
+        tmp_path / "adapter", device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    inputs = tiny_processor(model)(text="say it", audio=noise(0.5), sampling_rate=16_000, text_target="red")
+    torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
+
+
+def test_folder_of_the_same_name_does_not_stand_in_for_a_recorded_base(bases, tmp_path, monkeypatch):
+    from_tiny_foundations().save_pretrained(tmp_path / "adapter")
+    (tmp_path / "cwd" / "tiny-wavlm").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert AutoModel.from_pretrained(tmp_path / "adapter").config.audio_base["id"] == "tiny-wavlm"
+
+
+def test_snapshot_in_the_hub_cache_is_recorded_by_repository_and_commit(bases, tmp_path):
+    snapshot = tmp_path / "models--org--tiny-wavlm" / "snapshots" / "abc123"
+    shutil.copytree(bases / "tiny-wavlm", snapshot)
+    model = SpeechVerseForConditionalGeneration.from_foundations(snapshot, "tiny-t5", lora_rank=2)
+    assert (model.config.audio_base["id"], model.config.audio_base["revision"]) == ("org/tiny-wavlm", "abc123")
+
+
+def test_fingerprint_reads_pickled_weights_of_any_age(tmp_path):
+    tensors = {"a": torch.randn(50, 100), "b": torch.ones(3)}
+    found = set()
+    for zipped in (True, False):
+        torch.save(tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        found.add(fingerprint(tmp_path))
+    assert len(found) == 1
+
+
 def test_fingerprint_tells_checkpoints_apart(tmp_path):
     save_file({"a": torch.zeros(5000), "b": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
     original = fingerprint(tmp_path)
@@ -426,6 +500,41 @@ def test_adapter_mistakes_are_refused_and_change_nothing(two_adapters):
         model.load_adapter(folder / "second", "second")
     assert model.active_adapters() == ["default"]
     torch.testing.assert_close(model(**inputs).logits, logits["first"])
+
+
+def test_adapter_dropout_sleeps_after_loading_and_switching(two_adapters):
+    folder, inputs, _ = two_adapters
+    from_tiny_foundations(lora_dropout=0.5).save_pretrained(folder / "dropping")
+    model = AutoModel.from_pretrained(folder / "first")
+    model.load_adapter(folder / "dropping", "dropping")
+    assert not any(module.training for module in model.modules())
+    model.train()
+    model.set_adapter("default")
+    model.eval()
+    model.set_adapter("dropping")
+    assert not any(module.training for module in model.modules())
+    assert torch.equal(model(**inputs).logits, model(**inputs).logits)
+
+
+def test_active_adapter_is_the_one_saved_whole(two_adapters):
+    folder, inputs, logits = two_adapters
+    model = AutoModel.from_pretrained(folder / "first")
+    model.load_adapter(folder / "second", "second")
+    model.save_pretrained(folder / "whole", standalone=True)
+    torch.testing.assert_close(AutoModel.from_pretrained(folder / "whole")(**inputs).logits, logits["second"])
+
+    learn_something(from_tiny_foundations(lora_rank=None)).save_pretrained(folder / "projector-only")
+    model.load_adapter(folder / "projector-only", "projector-only")
+    model.save_pretrained(folder / "whole-without-lora", standalone=True)
+    loaded = AutoModel.from_pretrained(folder / "whole-without-lora")
+    torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
+
+
+def test_adapter_with_an_encoder_of_its_own_cannot_be_switched(two_adapters):
+    folder, _, _ = two_adapters
+    from_tiny_foundations(freeze_audio_tower=False).save_pretrained(folder / "tuned")
+    with pytest.raises(ValueError, match="encoder of its own"):
+        AutoModel.from_pretrained(folder / "first").load_adapter(folder / "tuned", "tuned")
 
 
 def test_merged_adapter_answers_the_same_and_is_saved_whole(two_adapters):
