@@ -36,10 +36,10 @@ setup(
     package_data={
         "speechverse": ["py.typed"],
         "speechverse.processing": ["tasks/*.yaml"],
-        "speechverse.training": ["configs/*.yaml", "accelerate/*.yaml"],
+        "speechverse.training": ["configs/*.yaml"],
     },
     install_requires=[
-        "torch>=2.6",
+        "torch>=2.7",
         "transformers>=5.23,<6",
         "accelerate>=1.10",
         "datasets>=4",
@@ -54,6 +54,7 @@ setup(
     extras_require=extras,
     entry_points={
         "console_scripts": [
+            "speechverse-evaluate = speechverse.evaluation.run:main",
             "speechverse-train = speechverse.training.train:main",
             "speechverse-foundations = speechverse.training.foundations:main",
             "speechverse-synthesize = speechverse.training.data.synthesize:main",

@@ -23,8 +23,9 @@ def load_audio(source, target_rate: int, sampling_rate: int | None = None) -> np
 
     Args:
         source: a path; an http(s) URL; the bytes of an audio file (wav, flac, mp3, ogg/opus: what libsndfile reads);
-            an array or tensor, 1-D, or 2-D with the channels along its shorter side (floats in -1..1, or integers at
-            their full scale); a dict with `array` and `sampling_rate`, or with `bytes` or `path`, as in `datasets`.
+            an array or tensor, 1-D, or 2-D with the channels along its shorter side (floats in -1..1, or integers of 8
+            to 32 bits at their full scale); a dict with `array` and `sampling_rate`, or with `bytes` or `path`, or a
+            torchcodec decoder, as in `datasets`.
         target_rate (`int`): wanted rate, Hz.
         sampling_rate (`int`, *optional*): rate of a bare array, Hz. A file knows its own.
 
@@ -37,11 +38,12 @@ def load_audio(source, target_rate: int, sampling_rate: int | None = None) -> np
     """
     name = _name_of(source)
     wave, rate = _read(source, name, sampling_rate)
-    if not isinstance(rate, (int, float, np.number)) or rate <= 0:
+    if not isinstance(rate, (int, float, np.number)) or not 0 < rate < float("inf"):
         raise ValueError(f"{name} has the sampling rate {rate!r}; it must be a positive number of Hz.")
-    wave = _to_mono_float(np.asarray(wave), name)
+    wave = np.asarray(wave)
     if not wave.size:
         raise ValueError(f"{name} is empty: it holds no samples.")
+    wave = _to_mono_float(wave, name)
     if not np.isfinite(wave).all():
         raise ValueError(
             f"{name} holds NaN or infinite samples: {np.count_nonzero(~np.isfinite(wave))} of {wave.size}."
@@ -77,6 +79,9 @@ def _read(source, name: str, sampling_rate: int | None):
         if source.get("path") is not None:
             return _read(source["path"], name, sampling_rate)
         raise ValueError(f"{name} has none of the keys array, bytes, path; it has {', '.join(map(str, source))}.")
+    if hasattr(source, "get_all_samples"):  # torchcodec.decoders.AudioDecoder
+        samples = source.get_all_samples()
+        return _from_array(samples.data, name, samples.sample_rate)
     return _from_array(source, name, sampling_rate)
 
 
@@ -103,16 +108,20 @@ def _decode(file, name: str):
     try:
         return soundfile.read(io.BytesIO(file) if isinstance(file, bytes) else file, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, TypeError) as error:
-        raise ValueError(f"{name} is not audio that can be read (wav, flac, mp3, ogg/opus): {error}.") from error
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
+        raise ValueError(f"{name} is not audio that can be read (wav, flac, mp3, ogg/opus): {reason}.") from error
 
 
 def _to_mono_float(wave: np.ndarray, name: str) -> np.ndarray:
     if np.issubdtype(wave.dtype, np.integer):
-        wave = wave.astype(np.float32) / -float(np.iinfo(wave.dtype).min or -128)
-    if wave.ndim > 2:
+        if wave.dtype.itemsize > 4:
+            raise ValueError(f"{name} holds {wave.dtype}, which has no full scale; give int16, int32 or floats.")
+        half_range = 2.0 ** (8 * wave.dtype.itemsize - 1)  # unsigned PCM is centred on it
+        wave = (wave - (half_range if wave.dtype.kind == "u" else 0.0)) / half_range
+    if wave.ndim not in (1, 2):
         raise ValueError(f"{name} has {wave.ndim} dimensions; give samples, or samples and channels.")
     if wave.ndim == 2:
-        wave = wave.mean(axis=int(np.argmin(wave.shape)) if min(wave.shape) else 0)
+        wave = wave.mean(axis=int(np.argmin(wave.shape)))
     return wave.astype(np.float32, copy=False)
 
 

@@ -33,8 +33,9 @@ class SpeechInstructionPipeline(Pipeline):
     An answer is a dict: `text` is what the model wrote; `answer` is that text read as the task's kind of answer, `None`
     if it could not be read so. With `num_return_sequences` above 1 every input gives a list of such dicts, best first.
 
-    Inputs: one recording, or a dict with `audio` and `instruction` (or `task`); a list, a dataset or a generator of
-    either. A list as a dict's `audio` holds the recordings of one instruction, one for each `<audio>` in it.
+    Inputs: one recording, or a dict with `audio` and `instruction` (or `task`); a list, a dataset (of torch or of
+    `datasets`) or a generator of either. A dataset or a generator is answered lazily: iterate over what comes back. A
+    list as a dict's `audio` holds the recordings of one instruction, one for each `<audio>` in it.
     """
 
     _load_processor = True
@@ -60,13 +61,28 @@ class SpeechInstructionPipeline(Pipeline):
             ValueError: if an input has no recording or no instruction.
         """
         if isinstance(instruction, (list, tuple)):
-            if not isinstance(inputs, (list, tuple)) or len(inputs) != len(instruction):
-                number = len(inputs) if isinstance(inputs, (list, tuple)) else 1
-                raise ValueError(f"There are {len(instruction)} instructions for {number} inputs; give one for each.")
+            if not isinstance(inputs, (list, tuple)):
+                raise ValueError("A list of instructions needs a list of inputs, one for each.")
+            if len(inputs) != len(instruction):
+                raise ValueError(
+                    f"There are {len(instruction)} instructions for {len(inputs)} inputs; give one for each."
+                )
             inputs = [{**_as_dict(item), "instruction": text} for item, text in zip(inputs, instruction, strict=True)]
         elif instruction is not None:
             kwargs["instruction"] = instruction
-        return super().__call__(list(inputs) if isinstance(inputs, tuple) else inputs, **kwargs)
+        if isinstance(inputs, tuple):
+            inputs = list(inputs)
+        elif hasattr(inputs, "column_names"):  # a datasets.Dataset, which the base class takes for one input
+            inputs = (row for row in inputs)
+        return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory, *, standalone: bool | None = None, **kwargs):
+        """Saves the model and the processor, which is all that `pipeline` needs to load them again.
+
+        The base class would leave out the processor, and copy this file as code that a user must trust.
+        """
+        self.model.save_pretrained(save_directory, standalone=standalone, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(
         self, instruction=None, task=None, sampling_rate=None, callback=None, generate_kwargs=None, **kwargs
@@ -136,7 +152,7 @@ class SpeechInstructionPipeline(Pipeline):
 
 
 def _as_dict(inputs) -> dict:
-    if isinstance(inputs, Mapping) and not {"array", "bytes", "path"} & set(inputs):
+    if isinstance(inputs, Mapping) and ("audio" in inputs or not {"array", "bytes", "path"} & set(inputs)):
         return dict(inputs)
     return {"audio": inputs}
 

@@ -136,6 +136,8 @@ class SpeechVerseProcessor(ProcessorMixin):
         text = self.tasks[task].prompts[0] if text is None else text
         audios = [] if audio is None else _flatten(audio)
         texts = list(text) if isinstance(text, (list, tuple)) else [text] * self._batch_size(text, audios)
+        if not texts:
+            raise ValueError("There is nothing to encode: text is an empty list.")
         if text_target is not None:
             text_target = [text_target] if isinstance(text_target, str) else list(text_target)
             if len(text_target) != len(texts):

@@ -90,7 +90,7 @@ class TaskBank:
         """Reads every `*.yaml` of a folder.
 
         Raises:
-            ValueError: if a file lacks a field, or has an unknown one.
+            ValueError: if a file lacks a field, has an unknown one, or one of the wrong kind.
         """
         import yaml  # for authors alone: a checkpoint carries JSON
 
@@ -102,7 +102,7 @@ class TaskBank:
         """Reads a `tasks.json`.
 
         Raises:
-            ValueError: if a task lacks a field, or has an unknown one.
+            ValueError: if a task lacks a field, has an unknown one, or one of the wrong kind.
         """
         tasks = json.loads(Path(file).read_text(encoding="utf-8"))
         return cls(_task_from_fields(task, f"{file}, task {index}") for index, task in enumerate(tasks))
@@ -115,10 +115,18 @@ class TaskBank:
 
 def _task_from_fields(values: dict, where) -> Task:
     known = [f.name for f in fields(Task)]
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: it holds no fields; a task has {', '.join(known)}.")
     if unknown := set(values) - set(known):
         raise ValueError(f"{where}: unknown field {', '.join(sorted(unknown))}; a task has {', '.join(known)}.")
     if missing := {"id", "name", "tag", "prompts"} - set(values):
         raise ValueError(f"{where}: field {', '.join(sorted(missing))} is missing.")
+    if not isinstance(values["prompts"], list):
+        raise ValueError(f"{where}: prompts must be a list, even of one.")
+    if not isinstance(labels := values.get("labels", {}), dict):
+        raise ValueError(f"{where}: labels must be a mapping from each label to its description.")
+    if wrong := [label for label in labels if not isinstance(label, str)]:  # YAML reads a bare yes as True
+        raise ValueError(f"{where}: label {wrong[0]!r} is no text; put it in quotes.")
     return Task(**values)
 
 

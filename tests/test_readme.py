@@ -48,7 +48,9 @@ def test_scripts_know_the_options_that_are_shown(script):
     if script == "training/train.py":  # its options are the dataclasses' fields; test_configuration covers them
         assert (ROOT / script).is_file()
         return
-    shown = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
+    ).stdout
     for arguments in scripts()[script]:
         for option in (word for word in arguments if word.startswith("--")):
             assert option in shown, f"{script} {option}"

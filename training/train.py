@@ -18,6 +18,7 @@ import speechverse
 from speechverse.training.arguments import ModelArguments, RunConfig, parse_run_config
 from speechverse.training.data.dataset import InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
+from speechverse.training.data.filters import drop_unusable, report_skipped
 from speechverse.training.data.manifest import load_samples
 from speechverse.training.trainer import SpeechVerseTrainer
 
@@ -46,12 +47,19 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
         ValueError: if a manifest or the configuration is wrong.
     """
     tasks = speechverse.TaskBank.from_yaml(TASKS_FOLDER)
-    train_samples = [sample for source in config.train_data for sample in load_samples(source, tasks)]
-    eval_samples = [sample for source in config.eval_data for sample in load_samples(source, tasks)]
+    samples = {
+        name: [sample for source in sources for sample in load_samples(source, tasks)]
+        for name, sources in (("train", config.train_data), ("eval", config.eval_data))
+    }
     set_seed(config.namespace.seed)
     model = build_model(config.model)
     processor = speechverse.SpeechVerseProcessor.for_model(model, tasks)
     args = config.training_arguments()
+    bounds = (processor.min_audio_seconds, processor.max_audio_seconds)
+    train_samples, skipped = drop_unusable(samples["train"], *bounds)
+    eval_samples, skipped_in_eval = drop_unusable(samples["eval"], *bounds)
+    if args.process_index == 0:
+        report_skipped(skipped + skipped_in_eval, args.output_dir)
 
     features = None
     if args.cache_features:

@@ -24,8 +24,9 @@ class EpochOfDataset(TrainerCallback):
 class SpeechVerseTrainer(Trainer):
     """Trains a [`SpeechVerseForConditionalGeneration`].
 
-    Two parameter groups, `projector` and `lora`, each with its own peak learning rate. A checkpoint holds the adapter
-    and the optimizer of what learns; the frozen bases are in neither.
+    The parameter groups `projector` and `lora` have a peak learning rate each; biases, norms and the layer mix are apart
+    as `projector without decay`. A checkpoint holds the adapter and the optimizer of what learns; the frozen bases are
+    in neither.
     """
 
     def __init__(self, *args, **kwargs):
@@ -41,16 +42,27 @@ class SpeechVerseTrainer(Trainer):
         return self.optimizer
 
     def _parameter_groups(self, model) -> list[dict]:
-        learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        lora = [p for name, p in learned if ".lora_" in name]
-        others = [p for name, p in learned if ".lora_" not in name]
         lora_learning_rate = self.args.lora_learning_rate
-        lora_learning_rate = self.args.learning_rate if lora_learning_rate is None else lora_learning_rate
-        groups = [
-            {"name": "projector", "params": others, "lr": self.args.learning_rate},
-            {"name": "lora", "params": lora, "lr": lora_learning_rate},
+        learning_rates = {
+            "projector": self.args.learning_rate,
+            "lora": self.args.learning_rate if lora_learning_rate is None else lora_learning_rate,
+        }
+        # As transformers does, without biases and norms, whose gains start at the LLM's scale; nor the mix's scalars.
+        decayed = set(self.get_decay_parameter_names(model)) - {"multi_modal_projector.layer_mix.weights"}
+        groups: dict[str, list] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                part = "lora" if ".lora_" in name else "projector"
+                groups.setdefault(part if name in decayed else f"{part} without decay", []).append(parameter)
+        return [
+            {
+                "name": name,
+                "params": parameters,
+                "lr": learning_rates[name.split()[0]],
+                "weight_decay": 0.0 if name.endswith("without decay") else self.args.weight_decay,
+            }
+            for name, parameters in groups.items()
         ]
-        return [{**group, "weight_decay": self.args.weight_decay} for group in groups if group["params"]]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The model's loss. In evaluation it is the mean over a rank's own batch: the Trainer drops what pads the last

@@ -36,7 +36,17 @@ def test_every_sample_is_asked_and_written(model_folder, tmp_path, monkeypatch, 
     config = tmp_path / "config.yaml"
     config.write_text(f"audio_base: a\ntext_base: b\ntrain_data: {source}\neval_data: {source}\n")
 
-    argv = ["run.py", "--model", str(model_folder), "--config", str(config), "--out", str(tmp_path), "--batch-size", "2"]
+    argv = [
+        "run.py",
+        "--model",
+        str(model_folder),
+        "--config",
+        str(config),
+        "--out",
+        str(tmp_path),
+        "--batch-size",
+        "2",
+    ]
     monkeypatch.setattr(sys, "argv", argv)
     run.main()
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]

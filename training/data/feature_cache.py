@@ -1,5 +1,7 @@
 """The frozen encoder's output for every recording, computed once: an epoch then costs no encoder pass."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -29,15 +31,14 @@ class FeatureCache:
         return self._features[audio]
 
     def add(self, audios) -> None:
-        """Encodes the recordings that are not there yet, like lengths together."""
-        new = [(audio, self.processor.extract_features(audio)) for audio in sorted(set(audios) - set(self._features))]
-        new.sort(key=lambda item: item[1].shape[-1])
+        """Encodes the recordings that are not there yet, files of like size together."""
+        new = sorted(set(audios) - set(self._features), key=lambda audio: (Path(audio).stat().st_size, audio))
         name = self.processor.audio_input_name
         with tqdm(total=len(new), desc="Encoding recordings", unit="clip") as progress:
             for start in range(0, len(new), self.batch_size):
-                paths, features = zip(*new[start : start + self.batch_size], strict=True)
-                for path, hidden_states in zip(paths, self._encode(name, features), strict=True):
-                    self._features[path] = hidden_states
+                paths = new[start : start + self.batch_size]
+                features = [self.processor.extract_features(path) for path in paths]
+                self._features.update(zip(paths, self._encode(name, features), strict=True))
                 progress.update(len(paths))
 
     @torch.no_grad()
