@@ -15,6 +15,7 @@ except ImportError:
     soxr = None
 
 MIN_SECONDS = 0.1  # shorter than any phone: nothing can be said in it
+MIN_RATE = 1000  # Hz: less holds no speech, and is more likely a number of kHz
 URL_TIMEOUT = 30  # s
 
 
@@ -36,10 +37,10 @@ def load_audio(source, target_rate: int, sampling_rate: int | None = None) -> np
         FileNotFoundError: if the path is not there.
         ValueError: if the source is not audio, is empty, shorter than 0.1 s, holds NaN or infinity, or has no rate.
     """
-    name = _name_of(source)
+    name = audio_name(source)
     wave, rate = _read(source, name, sampling_rate)
-    if not isinstance(rate, (int, float, np.number)) or not 0 < rate < float("inf"):
-        raise ValueError(f"{name} has the sampling rate {rate!r}; it must be a positive number of Hz.")
+    if not isinstance(rate, (int, float, np.number)) or not MIN_RATE <= rate < float("inf"):
+        raise ValueError(f"{name} has the sampling rate {rate!r}; it must be a number of Hz, at least {MIN_RATE}.")
     wave = np.asarray(wave)
     if not wave.size:
         raise ValueError(f"{name} is empty: it holds no samples.")
@@ -53,7 +54,8 @@ def load_audio(source, target_rate: int, sampling_rate: int | None = None) -> np
     return _resample(wave, rate, target_rate, name)
 
 
-def _name_of(source) -> str:
+def audio_name(source) -> str:
+    """What to call a recording in an error message."""
     if isinstance(source, (str, os.PathLike)):
         return f"audio {str(source)!r}"
     if isinstance(source, Mapping) and source.get("path"):
@@ -66,6 +68,7 @@ def _read(source, name: str, sampling_rate: int | None):
     if isinstance(source, (str, os.PathLike)):
         if str(source).startswith(("http://", "https://")):
             return _decode(_fetch(str(source)), name)
+        source = os.path.expanduser(source)
         if not os.path.isfile(source):
             raise FileNotFoundError(f"{name} is not there: give the path of a file, a URL, bytes, or an array.")
         return _decode(source, name)

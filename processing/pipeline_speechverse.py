@@ -6,6 +6,8 @@ from torch.utils.data import DataLoader
 from transformers import BatchFeature, Pipeline, TextStreamer
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from .processing_speechverse import flatten_audio
+
 
 class CallbackStreamer(TextStreamer):
     """Hands finished pieces of the answer to a function, as they are generated."""
@@ -95,25 +97,26 @@ class SpeechInstructionPipeline(Pipeline):
 
     def preprocess(self, inputs, instruction=None, task=None, sampling_rate=None):
         inputs = _as_dict(inputs)
-        audio = inputs.get("audio")
-        if audio is None or (isinstance(audio, (list, tuple)) and not audio):
+        audios = [] if inputs.get("audio") is None else flatten_audio(inputs["audio"])
+        if not audios:
             raise ValueError(
-                f"The input has no recording: give a path, or a dict with 'audio'; it has {', '.join(inputs) or 'nothing'}."
+                "The input has no recording: give a path, or a dict with 'audio'; "
+                f"it has {', '.join(inputs) or 'nothing'}."
             )
-        if "instruction" not in inputs and "task" not in inputs:  # what comes with an input goes before the call's
-            inputs = {**inputs, "instruction": instruction, "task": task}
-        instruction, task = inputs.get("instruction"), inputs.get("task")
+        if inputs.get("instruction") is not None or inputs.get("task") is not None:
+            instruction, task = inputs.get("instruction"), inputs.get("task")  # what comes with an input goes first
+        for name, value in (("instruction", instruction), ("task", task)):
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"An input's {name} is {value!r}; it must be one piece of text.")
         if (instruction is None) == (task is None):
             raise ValueError("An input needs an instruction or a task, and not both.")
         if instruction is None:
             instruction = self.processor.tasks[task].prompts[0]
-        audios = (
-            list(audio) if isinstance(audio, (list, tuple)) and not isinstance(audio[0], (int, float)) else [audio]
-        )
-        if max(1, instruction.count(self.processor.audio_token)) != len(audios):
+        placeholder = self.processor.audio_token
+        if max(1, instruction.count(placeholder)) != len(audios):
             raise ValueError(
-                f"The instruction has {instruction.count(self.processor.audio_token)} {self.processor.audio_token} "
-                f"placeholders for {len(audios)} recordings."
+                f"The instruction has {instruction.count(placeholder)} {placeholder} placeholders for {len(audios)} "
+                "recordings."
             )
         rate = inputs.get("sampling_rate", sampling_rate)
         return {"example": self.processor.encode(instruction, audios, sampling_rate=rate), "task": task}
@@ -122,6 +125,7 @@ class SpeechInstructionPipeline(Pipeline):
         tasks = model_inputs.pop("tasks")
         generate_kwargs = self._prepare_generate_kwargs(generate_kwargs)
         sequences = self.model.generate(**model_inputs, **generate_kwargs)
+        sequences = getattr(sequences, "sequences", sequences)  # of a `GenerateOutput`
         per_input = len(sequences) // len(tasks)
         return {"sequences": sequences.reshape(len(tasks), per_input, -1), "task": tasks}
 

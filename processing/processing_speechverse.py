@@ -1,13 +1,15 @@
 """Recordings and instructions -> what the model takes; token ids -> answers."""
 
 import itertools
+import numbers
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import cached_file
 
-from .audio_speechverse import load_audio
+from .audio_speechverse import MIN_SECONDS, audio_name, load_audio
 from .tasks_speechverse import TASKS_NAME, TaskBank
 
 
@@ -69,7 +71,15 @@ class SpeechVerseProcessor(ProcessorMixin):
             model: a [`SpeechVerseForConditionalGeneration`].
             tasks ([`TaskBank`], *optional*): what it will be trained on.
             feature_extractor, tokenizer (*optional*): by default those in the folders of the model's bases.
+
+        Raises:
+            ValueError: if the bases' folders are not known, or the tokenizer is not that of the model's LLM.
         """
+        if model.base_folders is None and (feature_extractor is None or tokenizer is None):
+            raise ValueError(
+                "This model was not just joined from its bases: load the processor of its checkpoint by "
+                "AutoProcessor.from_pretrained, or pass feature_extractor= and tokenizer=."
+            )
         feature_extractor = feature_extractor or AutoFeatureExtractor.from_pretrained(model.base_folders["audio"])
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(model.base_folders["text"])
         processor = cls(
@@ -92,6 +102,19 @@ class SpeechVerseProcessor(ProcessorMixin):
     def audio_input_name(self) -> str:
         """`input_values` for an encoder of waveforms, `input_features` for one of mel frames."""
         return self.feature_extractor.model_input_names[0]
+
+    @property
+    def min_audio_seconds(self) -> float:
+        """Shortest recording that is taken, in seconds."""
+        return MIN_SECONDS
+
+    @property
+    def max_audio_seconds(self) -> float | None:
+        """Longest recording that is taken, in seconds; `None` where there is no bound."""
+        if self.max_audio_steps is None:
+            return None
+        samples_per_step = self.feature_extractor.hop_length if self.audio_input_name == "input_features" else 1
+        return self.max_audio_steps * samples_per_step / self.feature_extractor.sampling_rate
 
     @property
     def model_input_names(self) -> list[str]:
@@ -134,7 +157,9 @@ class SpeechVerseProcessor(ProcessorMixin):
         if (text is None) == (task is None):
             raise ValueError("Give either an instruction (text=) or a task (task=).")
         text = self.tasks[task].prompts[0] if text is None else text
-        audios = [] if audio is None else _flatten(audio)
+        audios = [] if audio is None else flatten_audio(audio)
+        if audio is not None and not audios:
+            raise ValueError("audio is an empty list: give a recording, or leave audio out for text alone.")
         texts = list(text) if isinstance(text, (list, tuple)) else [text] * self._batch_size(text, audios)
         if not texts:
             raise ValueError("There is nothing to encode: text is an empty list.")
@@ -183,6 +208,10 @@ class SpeechVerseProcessor(ProcessorMixin):
             features (`list`): one array a recording: `(samples,)`, `(mel bins, mel frames)` or `(frames, hidden)`.
             target (`str`, *optional*): the answer.
         """
+        if not instruction.strip():
+            raise ValueError("The instruction is empty: say what to do with the recording.")
+        if target is not None and self.audio_token in target:
+            raise ValueError(f"The answer {target!r} holds {self.audio_token}, which only an instruction may hold.")
         if features and self.audio_token not in instruction:
             instruction = self.audio_token + instruction
         num_tokens = [self.num_audio_tokens(input_name, feature) for feature in features]
@@ -214,13 +243,14 @@ class SpeechVerseProcessor(ProcessorMixin):
         features = inputs[self.audio_input_name][0]
         seconds, steps = len(wave) / rate, features.shape[-1]
         if self.max_audio_steps is not None and steps > self.max_audio_steps:
-            longest = seconds * self.max_audio_steps / steps
             raise ValueError(
-                f"A recording of {seconds:.1f} s is too long: this encoder takes {longest:.1f} s. Cut it into shorter "
-                "pieces; nothing is cut off silently."
+                f"{audio_name(audio)} lasts {seconds:.1f} s, which is too long: this encoder takes "
+                f"{self.max_audio_seconds:g} s. Cut it into shorter pieces; nothing is cut off silently."
             )
         if self.num_audio_tokens(self.audio_input_name, features) < 1:
-            raise ValueError(f"A recording of {seconds:.3f} s is too short: the encoder makes no frame of it.")
+            raise ValueError(
+                f"{audio_name(audio)} lasts {seconds:.3f} s: too short, the encoder makes no frame of it."
+            )
         return features
 
     def num_audio_tokens(self, input_name: str, features: np.ndarray) -> int:
@@ -286,9 +316,9 @@ class SpeechVerseProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Saves the feature extractor, the tokenizer, and the task bank as `tasks.json`."""
-        files = super().save_pretrained(save_directory, *args, **kwargs)
-        self.tasks.to_json(f"{save_directory}/{TASKS_NAME}")
-        return files
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        self.tasks.to_json(Path(save_directory) / TASKS_NAME)  # first: with push_to_hub the rest uploads the folder
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
@@ -304,11 +334,11 @@ class SpeechVerseProcessor(ProcessorMixin):
         return processor
 
 
-def _flatten(audio) -> list:
+def flatten_audio(audio) -> list:
     """A recording, a list of them, or a list of such lists -> a list. A list of numbers is one recording."""
-    if not isinstance(audio, (list, tuple)) or (audio and isinstance(audio[0], (int, float))):
+    if not isinstance(audio, (list, tuple)) or (audio and isinstance(audio[0], numbers.Number)):
         return [audio]
-    return [recording for item in audio for recording in _flatten(item)]
+    return [recording for item in audio for recording in flatten_audio(item)]
 
 
 def _pad_tokens(rows: list[list[int]], value: int, side: str) -> torch.Tensor:

@@ -97,7 +97,9 @@ def main() -> None:
 
     print(f"\nSpoken, trained and asked in {(time.monotonic() - started) / 60:.1f} minutes, downloads apart.")
     print(f"Loss curve: {options.out / 'checkpoint' / 'loss.png'}")
-    print(f"To use the checkpoint elsewhere, tell where its bases are: export SPEECHVERSE_FOUNDATIONS={options.foundations}")
+    print(
+        f"To use the checkpoint elsewhere, tell where its bases are: export SPEECHVERSE_FOUNDATIONS={options.foundations}"
+    )
     for kind, accuracy in accuracies.items():
         print(f"{QUESTIONS[kind]:40} {accuracy:.0%} right")
     if min(accuracies.values()) < REQUIRED_ACCURACY:

@@ -173,7 +173,20 @@ def test_text_alone_is_what_the_tokenizer_makes_of_it(text):
         assert_same(batch, processor.tokenizer(["say it", "which colour ?"], padding=True, return_tensors="pt"))
     else:
         assert words(processor, batch["input_ids"][0]) == "<s> user say it </s> <s> assistant".split()
-    assert_same(batch, processor(text=["say it", "which colour ?"], audio=[]))
+    with pytest.raises(ValueError, match="audio is an empty list"):
+        processor(text=["say it", "which colour ?"], audio=[])
+
+
+@pytest.mark.parametrize(
+    "instruction, target, message",
+    [
+        (" ", "yes", "The instruction is empty"),
+        ("say it", "<audio> yes", "'<audio> yes' holds <audio>"),
+    ],
+)
+def test_text_that_says_nothing_or_too_much_is_refused(processor, instruction, target, message):
+    with pytest.raises(ValueError, match=message):
+        processor(text=instruction, audio=recordings()[0], text_target=target)
 
 
 # What is learned
@@ -247,7 +260,7 @@ def test_answer_is_read_as_the_tasks_kind(processor):
 def test_recording_beyond_whispers_thirty_seconds_is_refused():
     processor = processor_of(audio="whisper")
     assert processor.extract_features({"array": np.zeros(480_000), "sampling_rate": 16_000}).shape == (80, 3000)
-    with pytest.raises(ValueError, match=r"31\.0 s is too long: this encoder takes 30\.0 s.*nothing is cut off"):
+    with pytest.raises(ValueError, match=r"31\.0 s, which is too long: this encoder takes 30 s.*nothing is cut off"):
         processor(text="say it", audio=noise(31), sampling_rate=16_000)
 
 
@@ -263,7 +276,7 @@ def test_recording_too_short_to_be_heard_is_refused(processor):
 def test_recording_too_short_for_the_encoder_is_refused(processor):
     processor.encoder_convolutions = [[16_000, 320, 0]]
     assert len(processor.extract_features(noise(1.0), 16_000)) == 16_000
-    with pytest.raises(ValueError, match=r"0\.500 s is too short: the encoder makes no frame"):
+    with pytest.raises(ValueError, match=r"0\.500 s: too short, the encoder makes no frame"):
         processor(text="say it", audio=recordings()[0])
 
 

@@ -16,7 +16,7 @@ from transformers import pipeline
 
 import speechverse  # noqa: F401  registers the pipeline
 from speechverse.training.arguments import parse_run_config
-from speechverse.training.train import train
+from speechverse.training.train import build_trainer, train
 
 
 SCRIPT = Path(__file__).parents[2] / "training" / "train.py"
@@ -69,7 +69,9 @@ def train_here(environment, config_file, monkeypatch):
         monkeypatch.setenv(name, value)
 
     def train_here(folder, *arguments):
-        train(parse_run_config([str(config_file), "--output_dir", str(folder), "--report_to", "none", *arguments]))
+        options = ["--output_dir", str(folder), "--report_to", "none", *arguments]
+        config = parse_run_config([str(config_file), *options])
+        train(build_trainer(config), config)
         return folder
 
     return train_here

@@ -59,23 +59,36 @@ def losses_of(trainer) -> list[float]:
 # What learns
 
 
+def groups_of(trainer) -> dict[str, dict]:
+    return {group["name"]: group for group in trainer.create_optimizer().param_groups}
+
+
 @pytest.mark.parametrize("text", ["t5", "llama"])
-def test_two_groups_hold_exactly_what_learns(text, make_trainer):
+def test_groups_hold_exactly_what_learns(text, make_trainer):
     trainer = make_trainer(text, learning_rate=3e-3, lora_learning_rate=5e-4, weight_decay=0.1)
-    projector, lora = trainer.create_optimizer().param_groups
+    groups = groups_of(trainer)
+    assert groups.keys() == {"projector", "projector without decay", "lora"}
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
-    assert {names[p].split(".")[0] for p in projector["params"]} == {"multi_modal_projector"}
-    assert all(".lora_" in names[p] for p in lora["params"])
-    in_groups = [names[p] for group in (projector, lora) for p in group["params"]]
-    assert sorted(in_groups) == sorted(learned(trainer)) and lora["params"]
-    assert (projector["lr"], lora["lr"]) == (3e-3, 5e-4)
-    assert projector["weight_decay"] == lora["weight_decay"] == 0.1
+    for name, group in groups.items():
+        assert all((".lora_" in names[p]) == (name == "lora") for p in group["params"])
+        assert group["lr"] == (5e-4 if name == "lora" else 3e-3)
+    in_groups = [names[p] for group in groups.values() for p in group["params"]]
+    assert sorted(in_groups) == sorted(learned(trainer))
+
+
+def test_biases_norms_and_the_layer_mix_do_not_decay(make_trainer):
+    trainer = make_trainer(weight_decay=0.1, model_arguments={"layer_mix": "learned"})
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    for group in groups_of(trainer).values():
+        for parameter in group["params"]:
+            decays = parameter.ndim > 1  # convolutions and LoRA's matrices
+            assert group["weight_decay"] == (0.1 if decays else 0.0), names[parameter]
 
 
 @pytest.mark.parametrize("given, expected", [(None, 3e-3), (0.0, 0.0)])
 def test_learning_rate_of_lora_is_the_projectors_unless_given(given, expected, make_trainer):
     trainer = make_trainer(learning_rate=3e-3, lora_learning_rate=given)
-    assert trainer.create_optimizer().param_groups[1]["lr"] == expected
+    assert groups_of(trainer)["lora"]["lr"] == expected
 
 
 def test_both_learning_rates_follow_the_schedule(make_trainer):
@@ -83,13 +96,13 @@ def test_both_learning_rates_follow_the_schedule(make_trainer):
     trainer.create_optimizer_and_scheduler(4)
     trainer.optimizer.step()
     trainer.lr_scheduler.step()
-    assert trainer.lr_scheduler.get_last_lr() == pytest.approx([7.5e-3, 7.5e-4])
+    rates = {group["name"]: group["lr"] for group in trainer.optimizer.param_groups}
+    assert (rates["projector"], rates["lora"]) == (pytest.approx(7.5e-3), pytest.approx(7.5e-4))
 
 
-def test_without_lora_there_is_one_group(make_trainer):
+def test_without_lora_the_projector_learns_alone(make_trainer):
     trainer = make_trainer(model_arguments={"lora_rank": 0})
-    [group] = trainer.create_optimizer().param_groups
-    assert group["name"] == "projector"
+    assert groups_of(trainer).keys() == {"projector", "projector without decay"}
 
 
 @pytest.mark.parametrize("freeze", [True, False])
