@@ -5,42 +5,17 @@ import time
 
 import pytest
 import torch
-from transformers import T5Config, WavLMConfig
+from paper_models import AUDIO_TOKEN_ID, multitask, wavlm_large
 
-from speechverse import SpeechVerseConfig, SpeechVerseForConditionalGeneration
-
-
-AUDIO_TOKEN_ID = 32_100
+from speechverse import SpeechVerseForConditionalGeneration
 
 
 def multitask_wlm(device: str) -> SpeechVerseForConditionalGeneration:
-    config = SpeechVerseConfig(
-        WavLMConfig(
-            hidden_size=1024,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            intermediate_size=4096,
-            do_stable_layer_norm=True,
-            feat_extract_norm="layer",
-        ),
-        T5Config(
-            vocab_size=32_128,
-            d_model=2048,
-            d_kv=64,
-            d_ff=5120,
-            num_layers=24,
-            num_heads=32,
-            feed_forward_proj="gated-gelu",
-            decoder_start_token_id=0,
-        ),
-        lora_config={"r": 16, "lora_alpha": 32, "target_modules": ["q", "v"]},
-        audio_token_id=AUDIO_TOKEN_ID,
-    )
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device(device):
-            return SpeechVerseForConditionalGeneration(config)
+            return SpeechVerseForConditionalGeneration(multitask(wavlm_large()))
     finally:
         torch.set_default_dtype(dtype)
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from paper_models import encoder_at_25_hz, multitask, wavlm_large
 from safetensors.torch import load_file, save_file
 from tiny_models import AUDIO_CONFIGS, noise, save_bases, tiny_model, tiny_processor
 from transformers import (
@@ -12,54 +13,29 @@ from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
     AutoModelForSpeechSeq2Seq,
-    T5Config,
     T5ForConditionalGeneration,
-    Wav2Vec2Config,
-    WavLMConfig,
 )
 
-from speechverse import SpeechVerseConfig, SpeechVerseForConditionalGeneration
+from speechverse import SpeechVerseForConditionalGeneration
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
 
-FLAN_T5_XL = {
-    "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32, "feed_forward_proj": "gated-gelu",
-}  # fmt: skip
-LORA_16 = {"r": 16, "lora_alpha": 32, "target_modules": ["q", "v"]}
-
-
-def trainable_parameters_on_meta(audio_config, **config) -> int:
+def trainable_parameters_on_meta(config) -> int:
     with torch.device("meta"):
-        model = SpeechVerseForConditionalGeneration(
-            SpeechVerseConfig(audio_config, T5Config(**FLAN_T5_XL), lora_config=LORA_16, **config)
-        )
+        model = SpeechVerseForConditionalGeneration(config)
     on_cpu = [name for name, parameter in model.named_parameters() if not parameter.is_meta]
     assert on_cpu in ([], ["audio_tower.masked_spec_embed"])  # which transformers makes there, whatever the context
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def test_multitask_wlm_has_the_papers_trainable_parameters():
-    wavlm_large = WavLMConfig(
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
-        do_stable_layer_norm=True,
-        feat_extract_norm="layer",
-    )
-    assert trainable_parameters_on_meta(wavlm_large) == 28_323_840
+    assert trainable_parameters_on_meta(multitask(wavlm_large())) == 28_323_840
 
 
 def test_multitask_brq_has_the_papers_trainable_parameters():
-    encoder_at_25_hz = Wav2Vec2Config(
-        hidden_size=768,
-        num_hidden_layers=24,
-        conv_dim=(512,) * 8,
-        conv_stride=(5, 2, 2, 2, 2, 2, 2, 2),
-        conv_kernel=(10, 3, 3, 3, 3, 2, 2, 2),
-        num_feat_extract_layers=8,
-    )
-    assert trainable_parameters_on_meta(encoder_at_25_hz, layer_mix="learned") == 26_750_976 + 24
+    config = multitask(encoder_at_25_hz(), layer_mix="learned")
+    assert trainable_parameters_on_meta(config) == 26_750_976 + 24
+    assert config.projector_strides == [2, 1]
 
 
 @pytest.fixture
