@@ -159,11 +159,9 @@ class AdapterCheckpointMixin:
             model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **location)
         except OSError:
             pass  # a checkpoint without one keeps the LLM's
-        return (
-            (model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()})
-            if with_info
-            else model
-        )
+        if with_info:  # every key was there, or there were an error
+            return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+        return model
 
     @classmethod
     def _from_whole_checkpoint(cls, pretrained_model_name_or_path, *model_args, config, **kwargs):
