@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 
 ROOT = Path(__file__).parent
-FOLDERS = ("modeling_speechverse", "processing", "training", "evaluation", "model_cards")
+FOLDERS = ("modeling_speechverse", "processing", "training", "evaluation")
 
 packages = [package for folder in FOLDERS for package in find_packages(include=[folder, f"{folder}.*"])]
 version = re.search(r'"(.+)"', (ROOT / "speechverse" / "version.py").read_text())[1]

@@ -19,6 +19,7 @@ from transformers import pipeline
 
 import speechverse
 from speechverse.training.arguments import parse_run_config
+from speechverse.training.data.filters import drop_unusable
 from speechverse.training.data.manifest import Sample, load_samples
 
 
@@ -41,7 +42,7 @@ def ask(answerer, samples: list[Sample], batch_size: int) -> list[str | None]:
     answers = [None] * len(samples)
     outputs = answerer(inputs, batch_size=batch_size)
     for index, output in zip(order, tqdm(outputs, total=len(samples), unit="clip"), strict=True):
-        answers[index] = output["answer"]
+        answers[index] = answerer.processor.parse(output["text"], samples[index].task)
     return answers
 
 
@@ -53,31 +54,46 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()
 
-    sources = parse_run_config([options.config]).eval_data
-    if not sources:
-        raise SystemExit(f"{options.config} has no eval_data: there is nothing to ask.")
-    answerer = pipeline("speech-instruction", model=options.model)
+    if options.out is None and not Path(options.model).is_dir():
+        raise SystemExit(f"{options.model} is no folder: say by --out where the results go.")
     out = options.out or Path(options.model)
+    try:
+        sources = parse_run_config([options.config]).eval_data
+        if not sources:
+            raise ValueError(f"{options.config} has no eval_data: there is nothing to ask.")
+        answerer = pipeline("speech-instruction", model=options.model)
+        samples_of = [load_samples(source, answerer.processor.tasks) for source in sources]
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    bounds = (answerer.processor.min_audio_seconds, answerer.processor.max_audio_seconds)
     out.mkdir(parents=True, exist_ok=True)
     results = []
     with (out / "answers.jsonl").open("w", encoding="utf-8") as lines:
-        for source in sources:
-            samples = load_samples(source, answerer.processor.tasks)
+        for source, samples in zip(sources, samples_of, strict=True):
+            samples, skipped = drop_unusable(samples, *bounds)
             answers = ask(answerer, samples, options.batch_size)
             truths = [sample.target for sample in samples]
             row = {
                 "instruction": samples[0].instructions[0],
                 "samples": len(samples),
+                "skipped": skipped,
                 "accuracy": accuracy(truths, answers),
                 "uar": unweighted_average_recall(truths, answers),
             }
             results.append(row | {"source": dataclasses.asdict(source)})
+            left_out = f", {len(skipped)} left out" if skipped else ""
             print(
-                f"{row['instruction']:40} {row['samples']:5} clips   accuracy {row['accuracy']:6.1%}   UAR {row['uar']:6.1%}"
+                f"{row['instruction']:40} {row['samples']:5} clips{left_out}   "
+                f"accuracy {row['accuracy']:6.1%}   UAR {row['uar']:6.1%}"
             )
             for sample, answer in zip(samples, answers, strict=True):
-                line = {"audio": Path(sample.audio).name, "truth": sample.target, "answer": answer}
-                lines.write(json.dumps({"instruction": row["instruction"], **line}, ensure_ascii=False) + "\n")
+                line = {
+                    "audio": Path(sample.audio).name,
+                    "instruction": sample.instructions[0],
+                    "truth": sample.target,
+                    "answer": answer,
+                }
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
     versions = {module.__name__: module.__version__ for module in (speechverse, transformers, torch)}
     (out / "results.json").write_text(json.dumps({"results": results, "versions": versions}, indent=2) + "\n")
 

@@ -172,9 +172,11 @@ class AdapterCheckpointMixin:
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
         )
-        missing = sorted(key for key in info["missing_keys"] if model._is_adapter_key(key))
-        if missing and config.standalone:
-            raise ValueError(f"{pretrained_model_name_or_path} lacks what was learned: {', '.join(missing[:5])}, ...")
+        if config.standalone and info["missing_keys"]:  # transformers would fill them at random
+            missing = sorted(info["missing_keys"])
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks {len(missing)} of its weights: {', '.join(missing[:5])}."
+            )
         model.config.standalone = False
         _keep_untied_head(model.language_model)
         model.all_tied_weights_keys = {
@@ -281,6 +283,9 @@ class AdapterCheckpointMixin:
         Raises:
             ValueError: if the name is taken, or the adapter is of another shape. A base with another fingerprint warns.
         """
+        self._refuse_if_dispatched("load another adapter")
+        if not adapter_name or "." in adapter_name:
+            raise ValueError(f"{adapter_name!r} cannot name an adapter: a name is not empty and has no dot.")
         if adapter_name in self._lora_configs:
             raise ValueError(f"There is an adapter {adapter_name!r} already; call the new one something else.")
         config = type(self.config).from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -319,9 +324,9 @@ class AdapterCheckpointMixin:
         Raises:
             ValueError: if there is none of that name.
         """
-        if adapter_name not in self._lora_configs:
-            raise ValueError(f"There is no adapter {adapter_name!r}; loaded are {', '.join(self._lora_configs)}.")
+        self._refuse_unknown(adapter_name)
         if adapter_name != self._active_adapter:
+            self._refuse_if_dispatched("switch adapters")
             self._projectors[self._active_adapter] = self.multi_modal_projector
             self.multi_modal_projector = self._projectors.pop(adapter_name).to(self.device)
             self._active_adapter = adapter_name
@@ -337,9 +342,11 @@ class AdapterCheckpointMixin:
         Raises:
             ValueError: if it is the active one, or there is none of that name.
         """
-        if adapter_name == self._active_adapter or adapter_name not in self._lora_configs:
-            raise ValueError(f"Cannot delete adapter {adapter_name!r}: it is active, or not there.")
+        self._refuse_unknown(adapter_name)
+        if adapter_name == self._active_adapter:
+            raise ValueError(f"The adapter {adapter_name!r} is active; set another one before deleting it.")
         del self._lora_configs[adapter_name], self._projectors[adapter_name]
+        getattr(self.language_model, "peft_config", {}).pop(adapter_name, None)
         for _, layer in self._lora_layers():
             layer.delete_adapter(adapter_name)
 
@@ -348,10 +355,14 @@ class AdapterCheckpointMixin:
         return [self._active_adapter]
 
     def merge_adapter(self):
-        """Folds the active LoRA into the LLM's weights, for speed, and removes it. Returns the model.
+        """Folds the active LoRA into the LLM's weights, for speed; every LoRA is then gone. Returns the model.
 
         The LLM is then no longer the base: the model can only be saved whole.
+
+        Raises:
+            ValueError: if parts of the model are spread over devices.
         """
+        self._refuse_if_dispatched("merge an adapter")
         for name, layer in self._lora_layers():
             layer.merge()
             parent, _, child = name.rpartition(".")
@@ -360,6 +371,15 @@ class AdapterCheckpointMixin:
         self.config.text_base = None
         self._start_with_adapter(DEFAULT_ADAPTER)
         return self
+
+    def _refuse_unknown(self, adapter_name: str):
+        if adapter_name not in self._lora_configs:
+            raise ValueError(f"There is no adapter {adapter_name!r}; loaded are {', '.join(self._lora_configs)}.")
+
+    def _refuse_if_dispatched(self, action: str):
+        """What accelerate has offloaded it brings back unchanged: a change to it would silently be lost."""
+        if len(set(getattr(self, "hf_device_map", {}).values())) > 1:
+            raise ValueError(f"Cannot {action} while the model is spread over devices: load it onto one device.")
 
     def _lora_layers(self) -> list[tuple[str, LoraLayer]]:
         """The LLM's layers that have a LoRA of any adapter, with their names in the LLM."""

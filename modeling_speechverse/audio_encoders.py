@@ -146,6 +146,8 @@ class AudioEncoderFamily:
 class Wav2Vec2Family(AudioEncoderFamily):
     """wav2vec2, HuBERT and WavLM: a convolutional front-end on the waveform, then transformer layers."""
 
+    fixed_parameters = ("masked_spec_embed",)  # of SpecAugment, which is off
+
     def __init__(self, config):
         super().__init__(config)
         if getattr(config, "add_adapter", False):

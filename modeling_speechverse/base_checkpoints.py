@@ -79,7 +79,7 @@ def describe_base(base: str | os.PathLike, folder: Path, revision: str | None = 
         base = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
         revision = folder.name
     elif Path(base).is_dir():
-        base = folder.resolve().name
+        base, revision = folder.resolve().name, None  # a folder has no revision, whatever was asked for
     return {"id": str(base), "revision": revision, "fingerprint": fingerprint(folder)}
 
 

@@ -57,13 +57,13 @@ class SpeechVerseModelOutput(ModelOutput):
             Token embeddings, with the projected audio frames where the audio tokens stand.
         attention_mask (`torch.LongTensor` of shape `(batch, length)`):
             1 on real positions.
-        audio_hidden_states (`torch.FloatTensor` of shape `(num_audios, projected frames, text hidden_size)`):
+        audio_embeds (`torch.FloatTensor` of shape `(num_audios, projected frames, text hidden_size)`):
             The projected frames; `None` without audio.
     """
 
     inputs_embeds: torch.FloatTensor | None = None
     attention_mask: torch.LongTensor | None = None
-    audio_hidden_states: torch.FloatTensor | None = None
+    audio_embeds: torch.FloatTensor | None = None
 
 
 class SpeechVerseLayerMix(nn.Module):
@@ -301,9 +301,8 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
         input_features_mask: torch.LongTensor | None = None,
         audio_hidden_states: torch.FloatTensor | None = None,
         audio_hidden_states_mask: torch.LongTensor | None = None,
-        **kwargs,
     ) -> SpeechVerseAudioFeatures:
-        """Encodes and projects recordings.
+        """Encodes and projects recordings. Masks are padded on the right.
 
         Args:
             input_values (`torch.FloatTensor` of shape `(num_audios, samples)`, *optional*): 16 kHz waveforms.
@@ -341,17 +340,19 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             attention_mask=length_mask(projected_lengths, projected.shape[1]),
         )
 
-    def get_placeholder_mask(self, input_ids: torch.LongTensor, audio_features: torch.FloatTensor) -> torch.BoolTensor:
-        """Where the audio tokens stand, `(batch, length)`; `audio_features` are the `(total frames, hidden)` to put there.
+    def get_placeholder_mask(self, input_ids: torch.LongTensor, num_frames: torch.LongTensor) -> torch.BoolTensor:
+        """Where the audio tokens stand, `(batch, length)`; `num_frames` `(num_audios,)` are the recordings' own.
 
         Raises:
-            ValueError: if there are more or fewer audio tokens than frames.
+            ValueError: if a row's audio tokens are not the frames of whole recordings.
         """
         mask = input_ids == self.config.audio_token_id
-        if mask.sum() != audio_features.shape[0]:
+        frames_so_far = nn.functional.pad(num_frames.cumsum(0), (1, 0)).to(mask.device)
+        tokens_so_far = mask.sum(-1).cumsum(0)
+        if tokens_so_far[-1] != frames_so_far[-1] or not torch.isin(tokens_so_far, frames_so_far).all():
             raise ValueError(
-                f"The instructions hold {int(mask.sum())} audio tokens but the recordings make {audio_features.shape[0]} "
-                "frames; make both with one call of the processor."
+                f"The instructions hold {mask.sum(-1).tolist()} audio tokens but the recordings make "
+                f"{num_frames.tolist()} frames; make both with one call of the processor."
             )
         return mask
 
@@ -393,10 +394,10 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             audio_hidden_states_mask=audio_hidden_states_mask,
         )
         frames = audio.pooler_output[audio.attention_mask].to(inputs_embeds.device, inputs_embeds.dtype)
-        is_audio = self.get_placeholder_mask(input_ids, frames)
+        is_audio = self.get_placeholder_mask(input_ids, audio.attention_mask.sum(-1))
         inputs_embeds = inputs_embeds.masked_scatter(is_audio[..., None].to(inputs_embeds.device), frames)
         return SpeechVerseModelOutput(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, audio_hidden_states=audio.pooler_output
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, audio_embeds=audio.pooler_output
         )
 
 

@@ -15,7 +15,7 @@ from .tasks_speechverse import TASKS_NAME, TaskBank
 
 AUDIO_TOKEN = "<audio>"
 IGNORED_LABEL = -100
-# Padded along their last or only time axis: the key, its mask, the value beyond the end.
+# Every kind of audio input, with the name of its mask.
 AUDIO_INPUTS = {
     "input_values": "padding_mask",
     "input_features": "input_features_mask",
@@ -286,6 +286,10 @@ class SpeechVerseProcessor(ProcessorMixin):
             examples (`list[dict]`): the examples; all with labels, or none.
             padding_side (`str`, *optional*): side on which tokens are padded. By default `"left"` where a decoder-only
                 LLM is going to write, that is without labels, and `"right"` elsewhere.
+
+        Returns:
+            `BatchFeature`, as [`~SpeechVerseProcessor.__call__`] does; `audio_hidden_states` are `(num_audios, frames,
+            hidden)`.
         """
         has_labels = "labels" in examples[0]
         if padding_side is None:

@@ -53,8 +53,11 @@ class TaskBank:
         """Adds a task.
 
         Raises:
-            ValueError: if its id or name is taken, or it has no prompt.
+            ValueError: if its id or name is taken, it has no prompt, or two of its labels read alike.
         """
+        keys = [_key(label) for label in task.labels]
+        if "" in keys or len(set(keys)) < len(keys):
+            raise ValueError(f"Task {task.id!r} has labels that cannot be told apart: {', '.join(task.labels)}.")
         if not task.prompts:
             raise ValueError(f"Task {task.id!r} has no prompts; it needs at least one.")
         for name in {task.id, task.name}:

@@ -26,6 +26,8 @@ class ModelArguments:
         lora_dropout (`float`, *optional*, defaults to 0): dropout before LoRA's A.
         lora_target_modules (`list[str]`, *optional*): by default the query and value projections; several names, or
             `all-linear`.
+        projector_kernel_sizes, projector_strides (`list[int]`, *optional*): of the downsampler's blocks.
+        audio_revision, text_revision (`str`, *optional*): branch, tag or commit of a base on the Hub.
         freeze_audio_tower (`bool`, *optional*, defaults to `True`): `False` trains the encoder too.
         dtype (`str`, *optional*, defaults to `"auto"`): of the frozen bases, such as `bfloat16`.
     """
@@ -37,6 +39,10 @@ class ModelArguments:
     lora_alpha: int | None = None
     lora_dropout: float = 0.0
     lora_target_modules: list[str] | None = None
+    projector_kernel_sizes: list[int] | None = None
+    projector_strides: list[int] | None = None
+    audio_revision: str | None = None
+    text_revision: str | None = None
     freeze_audio_tower: bool = True
     dtype: str = "auto"
 
@@ -53,11 +59,14 @@ class SpeechVerseTrainingArguments(TrainingArguments):
     Args:
         lora_learning_rate (`float`, *optional*): peak learning rate of LoRA; by default `learning_rate`, which is the
             projector's.
+        audio_tower_learning_rate (`float`, *optional*): peak learning rate of the encoder; needed where
+            `freeze_audio_tower` is false. A pretrained encoder wants far less than the projector.
         cache_features (`bool`, *optional*, defaults to `False`): encode every recording once, before training, and keep
-            that in memory.
+            that in memory, on every rank.
     """
 
     lora_learning_rate: float | None = None
+    audio_tower_learning_rate: float | None = None
     cache_features: bool = False
     # What a run should do unless told otherwise.
     output_dir: str = "runs/speechverse"

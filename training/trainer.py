@@ -24,9 +24,9 @@ class EpochOfDataset(TrainerCallback):
 class SpeechVerseTrainer(Trainer):
     """Trains a [`SpeechVerseForConditionalGeneration`].
 
-    The parameter groups `projector` and `lora` have a peak learning rate each; biases, norms and the layer mix are apart
-    as `projector without decay`. A checkpoint holds the adapter and the optimizer of what learns; the frozen bases are
-    in neither.
+    The parameter groups `projector` and `lora` (and `audio_tower`, where it learns) have a peak learning rate each;
+    biases, norms and the layer mix are apart, as `projector without decay`. A checkpoint holds the adapter and the
+    optimizer of what learns; the frozen bases are in neither (under DeepSpeed they still are).
     """
 
     def __init__(self, *args, **kwargs):
@@ -46,13 +46,17 @@ class SpeechVerseTrainer(Trainer):
         learning_rates = {
             "projector": self.args.learning_rate,
             "lora": self.args.learning_rate if lora_learning_rate is None else lora_learning_rate,
+            "audio_tower": self.args.audio_tower_learning_rate,
         }
+        if not model.config.freeze_audio_tower and self.args.audio_tower_learning_rate is None:
+            raise ValueError("freeze_audio_tower is false: set audio_tower_learning_rate, far below learning_rate.")
         # As transformers does, without biases and norms, whose gains start at the LLM's scale; nor the mix's scalars.
         decayed = set(self.get_decay_parameter_names(model)) - {"multi_modal_projector.layer_mix.weights"}
         groups: dict[str, list] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 part = "lora" if ".lora_" in name else "projector"
+                part = "audio_tower" if name.startswith("audio_tower.") else part
                 groups.setdefault(part if name in decayed else f"{part} without decay", []).append(parameter)
         return [
             {

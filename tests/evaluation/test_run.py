@@ -2,12 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import soundfile
 from tiny_models import noise, tiny_model, tiny_processor
 
 from speechverse.evaluation import run
+from speechverse.training.data.manifest import Sample
 
 
 def test_accuracy_and_recall_by_hand():
@@ -15,6 +17,23 @@ def test_accuracy_and_recall_by_hand():
     answers = ["a", "a", None, "a"]
     assert run.accuracy(truths, answers) == 0.5
     assert run.unweighted_average_recall(truths, answers) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_answers_come_back_in_the_samples_order(tmp_path):
+    class Echo:
+        """Answers every recording with its own name."""
+
+        class processor:
+            parse = staticmethod(lambda text, task: text)
+
+        def __call__(self, inputs, batch_size):
+            return ({"text": Path(item["audio"]).name} for item in inputs)
+
+    samples = []
+    for size in (30, 10, 20):  # they are asked about by size
+        (tmp_path / f"{size}.wav").write_bytes(bytes(size))
+        samples.append(Sample(str(tmp_path / f"{size}.wav"), ("say it",), "red"))
+    assert run.ask(Echo(), samples, batch_size=2) == ["30.wav", "10.wav", "20.wav"]
 
 
 @pytest.fixture

@@ -156,8 +156,9 @@ def test_trainable_encoder_gets_gradient(audio):
     model.train()
     assert model.audio_tower.training
     model(**batch_of(processor)).loss.backward()
-    layers = model.audio_family.layers_of(model.audio_tower)
-    assert all(p.grad is not None for p in layers[-1].parameters() if p.requires_grad)
+    learned = {name: p for name, p in model.audio_tower.named_parameters() if p.requires_grad}
+    assert len(learned) > 20
+    assert not [name for name, p in learned.items() if p.grad is None]
 
 
 @every_pair

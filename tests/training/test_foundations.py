@@ -172,7 +172,7 @@ def test_a_failing_rebuild_keeps_the_old_folder(tmp_path):
 
 def test_a_missing_extra_is_one_sentence_before_any_download(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)  # import onnx raises ImportError
-    with pytest.raises(FoundationError, match=r"needs onnx, .* pip install 'speechverse\[demo\]'"):
+    with pytest.raises(FoundationError, match=r"needs onnx, .* pip install -e '\.\[demo\]'"):
         foundations.provide(FOUNDATIONS["flan-t5-small"], tmp_path, tmp_path / "downloads", source="packages")
     assert not (tmp_path / "downloads").exists()
 

@@ -105,9 +105,19 @@ def test_without_lora_the_projector_learns_alone(make_trainer):
     assert groups_of(trainer).keys() == {"projector", "projector without decay"}
 
 
+def test_encoder_that_learns_has_a_learning_rate_of_its_own(make_trainer):
+    unfrozen = {"model_arguments": {"freeze_audio_tower": False}}
+    groups = groups_of(make_trainer(learning_rate=1e-3, audio_tower_learning_rate=1e-5, **unfrozen))
+    assert groups["audio_tower"]["lr"] == groups["audio_tower without decay"]["lr"] == 1e-5
+    assert groups["projector"]["lr"] == 1e-3
+    with pytest.raises(ValueError, match="set audio_tower_learning_rate"):
+        groups_of(make_trainer(**unfrozen))
+
+
 @pytest.mark.parametrize("freeze", [True, False])
 def test_training_changes_what_learns_and_nothing_else(freeze, make_trainer):
-    trainer = make_trainer(max_steps=2, model_arguments={"freeze_audio_tower": freeze})
+    rates = {} if freeze else {"audio_tower_learning_rate": 1e-3}
+    trainer = make_trainer(max_steps=2, model_arguments={"freeze_audio_tower": freeze}, **rates)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
     changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}

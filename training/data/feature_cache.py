@@ -10,6 +10,8 @@ from tqdm.auto import tqdm
 class FeatureCache:
     """Keeps `audio_hidden_states` of recordings in memory, `(frames, hidden_size)` each, float16.
 
+    An hour of speech takes 360 MB at 50 Hz and a width of 1,024; every rank encodes and keeps all of it.
+
     Args:
         model ([`SpeechVerseForConditionalGeneration`]): its encoder is frozen and its last layer is projected.
         processor ([`SpeechVerseProcessor`]): reads the recordings.
@@ -50,4 +52,6 @@ class FeatureCache:
             self.model.audio_tower, inputs.to(self.model.audio_tower.dtype), mask.sum(-1).to(self.model.device)
         )
         rows = hidden_states.half().cpu().numpy()
+        if not np.isfinite(rows).all():
+            raise ValueError("The encoder's output does not fit float16: train without cache_features.")
         return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]

@@ -5,7 +5,9 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import soundfile
+from tqdm.auto import tqdm
 
 from .manifest import Sample
 
@@ -14,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def drop_unusable(samples: list[Sample], min_seconds: float, max_seconds: float | None) -> tuple[list[Sample], list]:
-    """Tells the samples whose recordings can be used from those whose cannot, by their headers alone.
+    """Tells the samples whose recordings can be used from those whose cannot. Every recording is decoded once.
 
     Args:
         samples (`list[Sample]`): the samples.
@@ -26,7 +28,9 @@ def drop_unusable(samples: list[Sample], min_seconds: float, max_seconds: float 
     Raises:
         ValueError: if no sample is left.
     """
-    reasons = {audio: _unusable(audio, min_seconds, max_seconds) for audio in {sample.audio for sample in samples}}
+    recordings = sorted({sample.audio for sample in samples})
+    progress = tqdm(recordings, desc="Checking recordings", unit="clip")
+    reasons = {audio: _unusable(audio, min_seconds, max_seconds) for audio in progress}
     skipped = [{"audio": audio, "reason": reason} for audio, reason in sorted(reasons.items()) if reason]
     usable = [sample for sample in samples if not reasons[sample.audio]]
     if samples and not usable:
@@ -36,9 +40,10 @@ def drop_unusable(samples: list[Sample], min_seconds: float, max_seconds: float 
 
 def report_skipped(skipped: list[dict], folder: str | Path) -> None:
     """Counts what was left out, by reason, and lists it in `skipped.jsonl`."""
+    file = Path(folder) / "skipped.jsonl"
+    file.unlink(missing_ok=True)  # an earlier run's
     if not skipped:
         return
-    file = Path(folder) / "skipped.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in skipped), encoding="utf-8")
     counts = Counter(row["reason"].split(":")[0] for row in skipped)
@@ -47,14 +52,19 @@ def report_skipped(skipped: list[dict], folder: str | Path) -> None:
 
 
 def _unusable(audio: str, min_seconds: float, max_seconds: float | None) -> str | None:
+    if not Path(audio).is_file():
+        return "not there"
     try:
-        info = soundfile.info(audio)
+        wave, rate = soundfile.read(audio, dtype="float32")
     except soundfile.LibsndfileError as error:
         return f"unreadable: {error}"
-    if info.frames == 0:
+    seconds = len(wave) / rate
+    if not len(wave):
         return "empty"
-    if info.duration < min_seconds:
-        return f"too short: {info.duration:.3f} s of at least {min_seconds:g} s"
-    if max_seconds is not None and info.duration > max_seconds:
-        return f"too long: {info.duration:.1f} s of at most {max_seconds:g} s"
+    if not np.isfinite(wave).all():
+        return "not finite: NaN or infinite samples"
+    if seconds < min_seconds:
+        return f"too short: {seconds:.3f} s of at least {min_seconds:g} s"
+    if max_seconds is not None and seconds > max_seconds:
+        return f"too long: {seconds:.1f} s of at most {max_seconds:g} s"
     return None

@@ -1,15 +1,11 @@
 """Which recordings, with which instructions and answers: manifests, and the part of them that a run takes."""
 
 import json
-import logging
 import os
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from string import Template
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,22 @@ class ManifestSource:
             raise ValueError(f"{where}: unknown key {', '.join(sorted(unknown))}; a source has {known}.")
         if "manifest" not in values:
             raise ValueError(f"{where}: key manifest is missing.")
-        return cls(**values)
+        source = cls(**values)
+        if not isinstance(source.where, dict):
+            raise ValueError(f"{where}: key where is {source.where!r}; it maps fields to regular expressions.")
+        for name, pattern in source.where.items():
+            try:
+                re.compile(str(pattern))
+            except re.error as error:
+                raise ValueError(f"{where}: key where.{name} is no regular expression ({error}).") from error
+        wordings = [source.instruction] if isinstance(source.instruction, str) else source.instruction or []
+        if not isinstance(wordings, list) or not all(isinstance(wording, str) for wording in wordings):
+            raise ValueError(f"{where}: key instruction is {source.instruction!r}; it is a text or a list of texts.")
+        if not isinstance(source.target, str) or not _is_template(source.target):
+            raise ValueError(
+                f"{where}: key target is {source.target!r}; it is a text with fields as $name, and $$ for $."
+            )
+        return source
 
 
 def load_samples(source: ManifestSource, tasks) -> list[Sample]:
@@ -79,7 +90,7 @@ def load_samples(source: ManifestSource, tasks) -> list[Sample]:
     file = Path(expand_variables(source.manifest))
     if not file.is_file():
         raise FileNotFoundError(f"Manifest {file} is not there.")
-    samples, missing_audio = [], []
+    samples = []
     with file.open(encoding="utf-8") as stream:  # splitlines() would also end a line at a text's U+2028
         lines = stream.readlines()
     for number, line in enumerate(lines, start=1):
@@ -89,17 +100,14 @@ def load_samples(source: ManifestSource, tasks) -> list[Sample]:
         record = _parse(line, place)
         if not all(re.fullmatch(str(pattern), str(record.get(name, ""))) for name, pattern in source.where.items()):
             continue
-        sample = _sample_of(record, source, tasks, file.parent, place)
-        if Path(sample.audio).is_file():
-            samples.append(sample)
-        else:
-            missing_audio.append(f"{place}: {sample.audio}")
-    if missing_audio:
-        shown = "\n  ".join(missing_audio[:10])
-        logger.warning(f"{len(missing_audio)} samples of {file} are left out, their audio is not there:\n  {shown}")
+        samples.append(_sample_of(record, source, tasks, file.parent, place))
     if not samples:
         raise ValueError(f"{file}: no sample is left of {len(lines)} lines; where is {source.where or 'empty'}.")
     return samples
+
+
+def _is_template(text: str) -> bool:
+    return not any(match["invalid"] is not None for match in Template.pattern.finditer(text))
 
 
 def expand_variables(path: str) -> str:

@@ -1,7 +1,7 @@
 """Speak sentences offline with a text-to-speech engine from PyPI, on CPU, without a network.
 
 ```bash
-pip install "speechverse[tts]"
+pip install -e ".[tts]"
 python training/data/synthesize.py sentences.jsonl --out data/spoken
 python training/data/synthesize.py sentences.jsonl --out data/spoken --voices en-US en-GB --speed 0.8 1.3 --seed 1
 python training/data/synthesize.py sentences.jsonl --out data/heart --engine hibari

@@ -20,5 +20,5 @@ def require_extra(module: str) -> None:
         importlib.import_module(module)
     except ImportError as error:
         raise FoundationError(
-            f"Building this foundation needs {module}, which is not installed: pip install 'speechverse[demo]'"
+            f"Building this foundation needs {module}, which is not installed: pip install -e '.[demo]'"
         ) from error

@@ -1,5 +1,6 @@
 """Whisper's generation config, rebuilt from the openai-whisper package."""
 
+import ast
 import base64
 import gzip
 import re
@@ -12,12 +13,6 @@ from speechverse.training.foundation_builders.errors import FoundationError
 from speechverse.training.foundation_builders.whisper_tokenizer import END_OF_TEXT, LANGUAGE_CODES, read_whisper_file
 
 
-# Symbols that are not speech, as in openai-whisper's `Tokenizer.non_speech_tokens`.
-SYMBOLS = [
-    *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
-    *"<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split(),
-]
-NOTES = [*"♩♪♫♬♭♮♯"]
 TASK_TOKENS = ["startoftranscript", "translate", "transcribe", "startoflm", "startofprev", "nospeech"]
 
 
@@ -43,7 +38,7 @@ def whisper_generation_config(
         pad_token_id=end,
         decoder_start_token_id=ids("<|startoftranscript|>"),
         begin_suppress_tokens=[space, end],
-        suppress_tokens=suppressed_tokens(tokenizer),
+        suppress_tokens=suppressed_tokens(tokenizer, sdist),
         max_length=448,
         is_multilingual=multilingual,
         no_timestamps_token_id=ids("<|notimestamps|>"),
@@ -61,20 +56,47 @@ def whisper_generation_config(
     return config
 
 
-def suppressed_tokens(tokenizer: WhisperTokenizer) -> list[int]:
+def suppressed_tokens(tokenizer: WhisperTokenizer, sdist: Path) -> list[int]:
     """Ids that must not be generated: symbols that are not speech, and tokens that belong to the prompt."""
+    symbols, notes = non_speech_symbols(read_whisper_file(sdist, "tokenizer.py").decode())
 
     def encode(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False).input_ids
 
     suppressed = {encode(" -")[0], encode(" '")[0]}  # allowed inside a word, not before one
-    for symbol in SYMBOLS + NOTES:
+    for symbol in symbols + notes:
         for ids in (encode(symbol), encode(" " + symbol)):
             # A note is several bytes in one token or more; its first token is never speech.
-            if len(ids) == 1 or symbol in NOTES:
+            if len(ids) == 1 or symbol in notes:
                 suppressed.add(ids[0])
     suppressed.update(tokenizer.convert_tokens_to_ids([f"<|{name}|>" for name in TASK_TOKENS]))
     return sorted(suppressed)
+
+
+def non_speech_symbols(source: str) -> tuple[list[str], list[str]]:
+    """The symbols, and the musical notes, that openai-whisper keeps from being generated.
+
+    Args:
+        source (`str`): Its `tokenizer.py`, where `non_speech_tokens` lists single characters in one string, longer
+            symbols between spaces in a second, and notes in a third.
+
+    Raises:
+        FoundationError: If the package does not list them so.
+    """
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    body = next((node.body for node in functions if node.name == "non_speech_tokens"), [])
+    strings = [
+        node.value
+        for statement in body[1:4]
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    if len(strings) != 3:
+        raise FoundationError(
+            "The openai-whisper package does not list its non-speech symbols where they are expected."
+        )
+    characters, words, notes = strings
+    return [*characters, *words.split()], [*notes]
 
 
 def alignment_heads(sdist: Path, size: str, layers: int, heads: int) -> list[list[int]]:
