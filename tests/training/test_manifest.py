@@ -152,7 +152,7 @@ def test_nothing_left_is_an_error(write_manifest, tasks):
         ({"where": ["split"]}, r"key where is \['split'\]"),
         ({"where": {"split": "("}}, r"key where\.split is no regular expression"),
         ({"instruction": 5}, "key instruction is 5"),
-        ({"instruction": ["say it", 5]}, "a text or a list of texts"),
+        ({"instruction": ["say it", 5]}, r"key instruction is \['say it', 5\]"),
         ({"target": "$5"}, r"key target is '\$5'"),
     ],
 )
