@@ -83,10 +83,10 @@ class SpeechVerseConfig(PreTrainedConfig):
         **kwargs,
     ):
         self.audio_config = self._sub_config(audio_config, default="wavlm")
-        # Where the encoder learns: SpecAugment's masks are longer than short clips, and a mix needs every layer.
+        # Where the encoder learns: SpecAugment's masks are longer than short clips, a mix needs every layer, and several
+        # ranks need every parameter's gradient.
         self.audio_config.apply_spec_augment = False
-        if layer_mix == "learned":
-            self.audio_config.layerdrop = 0.0
+        self.audio_config.layerdrop = 0.0
         self.text_config = without_dropout(self._sub_config(text_config, default="t5"))
         self.audio_base = audio_base
         self.text_base = text_base
