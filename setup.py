@@ -18,7 +18,7 @@ extras = {
     "tts": ["py-nanotts", "hibari-tts"],
     "demo": ["py-nanotts", "onnx", "gguf", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
 }
-extras["dev"] = sorted({*extras["demo"], *extras["train"], *extras["tts"], "jiwer>=4", "pytest", "ruff", "scipy"})
+extras["dev"] = sorted({*extras["demo"], *extras["train"], *extras["tts"], "jiwer>=4", "pytest", "ruff==0.17.6"})
 
 setup(
     name="speechverse",

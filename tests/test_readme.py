@@ -74,4 +74,4 @@ def test_extras_exist():
 
 def test_python_is_valid():
     for block in blocks("python"):
-        ast.parse(block)
+        assert ast.parse(block).body
