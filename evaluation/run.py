@@ -42,7 +42,9 @@ def ask(answerer, samples: list[Sample], batch_size: int) -> list[str | None]:
     answers = [None] * len(samples)
     outputs = answerer(inputs, batch_size=batch_size)
     for index, output in zip(order, tqdm(outputs, total=len(samples), unit="clip"), strict=True):
-        answers[index] = answerer.processor.parse(output["text"], samples[index].task)
+        task = samples[index].task
+        known = task is not None and task in answerer.processor.tasks  # else the text itself is the answer
+        answers[index] = answerer.processor.parse(output["text"], task if known else None)
     return answers
 
 
@@ -62,15 +64,15 @@ def main() -> None:
         if not sources:
             raise ValueError(f"{options.config} has no eval_data: there is nothing to ask.")
         answerer = pipeline("speech-instruction", model=options.model)
-        samples_of = [load_samples(source, answerer.processor.tasks) for source in sources]
-    except (FileNotFoundError, ValueError) as error:
+        processor = answerer.processor
+        bounds = (processor.min_audio_seconds, processor.max_audio_seconds)
+        data = [drop_unusable(load_samples(source, processor.tasks), *bounds) for source in sources]
+    except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    bounds = (answerer.processor.min_audio_seconds, answerer.processor.max_audio_seconds)
     out.mkdir(parents=True, exist_ok=True)
     results = []
     with (out / "answers.jsonl").open("w", encoding="utf-8") as lines:
-        for source, samples in zip(sources, samples_of, strict=True):
-            samples, skipped = drop_unusable(samples, *bounds)
+        for source, (samples, skipped) in zip(sources, data, strict=True):
             answers = ask(answerer, samples, options.batch_size)
             truths = [sample.target for sample in samples]
             row = {

@@ -28,7 +28,7 @@ def without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:
     checkpoints gradients there.
     """
     for name, value in config.to_dict().items():
-        if ("drop" in name or name.endswith("_pdrop")) and isinstance(value, (int, float)) and value:
+        if "drop" in name and isinstance(value, (int, float)) and value:
             setattr(config, name, 0.0)
     return config
 

