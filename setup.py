@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 
 ROOT = Path(__file__).parent
-FOLDERS = ("modeling_speechverse", "processing", "training", "evaluation")
+FOLDERS = ("modeling_speechverse", "processing", "model_cards", "training", "evaluation")
 
 packages = [package for folder in FOLDERS for package in find_packages(include=[folder, f"{folder}.*"])]
 version = re.search(r'"(.+)"', (ROOT / "speechverse" / "version.py").read_text())[1]
@@ -36,6 +36,7 @@ setup(
     package_data={
         "speechverse": ["py.typed"],
         "speechverse.processing": ["tasks/*.yaml"],
+        "speechverse.model_cards": ["*.jinja"],
         "speechverse.training": ["configs/*.yaml"],
     },
     install_requires=[
@@ -45,6 +46,7 @@ setup(
         "datasets>=4",
         "peft>=0.19",
         "huggingface_hub>=1",
+        "jinja2",
         "safetensors",
         "soundfile>=0.13",
         "soxr",
@@ -56,6 +58,7 @@ setup(
         "console_scripts": [
             "speechverse-evaluate = speechverse.evaluation.run:main",
             "speechverse-train = speechverse.training.train:main",
+            "speechverse-publish = speechverse.model_cards.publish:main",
             "speechverse-foundations = speechverse.training.foundations:main",
             "speechverse-synthesize = speechverse.training.data.synthesize:main",
         ]

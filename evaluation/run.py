@@ -8,7 +8,11 @@ that was recognised), and writes `answers.jsonl` and `results.json` into the mod
 
 import argparse
 import dataclasses
+import datetime
 import json
+import os
+import platform
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,8 +20,10 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 from transformers import pipeline
+from transformers.utils import CONFIG_NAME, cached_file
 
 import speechverse
+from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 from speechverse.training.arguments import parse_run_config
 from speechverse.training.data.filters import drop_unusable
 from speechverse.training.data.manifest import Sample, load_samples
@@ -46,6 +52,12 @@ def ask(answerer, samples: list[Sample], batch_size: int) -> list[str | None]:
         known = task is not None and task in answerer.processor.tasks  # else the text itself is the answer
         answers[index] = answerer.processor.parse(output["text"], task if known else None)
     return answers
+
+
+def describe_hardware(device: torch.device) -> str:
+    """The machine, for whoever reads the figures."""
+    cores = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{torch.cuda.get_device_name(device)}, {cores}" if device.type == "cuda" else cores
 
 
 def main() -> None:
@@ -96,8 +108,15 @@ def main() -> None:
                     "answer": answer,
                 }
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-    versions = {module.__name__: module.__version__ for module in (speechverse, transformers, torch)}
-    (out / "results.json").write_text(json.dumps({"results": results, "versions": versions}, indent=2) + "\n")
+    report = {
+        "results": results,
+        "fingerprint": fingerprint(Path(cached_file(options.model, CONFIG_NAME)).parent),
+        "date": datetime.date.today().isoformat(),
+        "command": ["python", "evaluation/run.py", *sys.argv[1:]],
+        "hardware": describe_hardware(answerer.device),
+        "versions": {module.__name__: module.__version__ for module in (speechverse, transformers, torch)},
+    }
+    (out / "results.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -246,7 +246,14 @@ class AdapterCheckpointMixin:
         return model.eval()
 
     def _load_adapter_weights(self, weights_file):
-        """Fills the active adapter from a safetensors file; every key has to be there, and no other.
+        """Fills the active adapter from a safetensors file, see [`read_adapter_weights`]."""
+        parameters = self._adapter_state_dict()
+        with torch.no_grad():
+            for key, tensor in self.read_adapter_weights(weights_file).items():
+                parameters[key].copy_(tensor)
+
+    def read_adapter_weights(self, weights_file) -> dict[str, torch.Tensor]:
+        """The tensors of an adapter's safetensors file, by name; every one has to be there, and no other.
 
         Raises:
             ValueError: if the file is damaged, or its keys or shapes are not this adapter's; they are named.
@@ -268,9 +275,7 @@ class AdapterCheckpointMixin:
         if wrong:
             more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
             raise ValueError(f"{weights_file} does not fit this model: {'; '.join(sorted(wrong)[:5])}{more}.")
-        with torch.no_grad():
-            for key, parameter in expected.items():
-                parameter.copy_(stored[key])
+        return stored
 
     def load_adapter(self, pretrained_model_name_or_path, adapter_name: str, **kwargs):
         """Loads another checkpoint's adapter beside the present ones and makes it the active one.

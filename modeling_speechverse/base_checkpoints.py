@@ -13,7 +13,14 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import safe_open
 
 
@@ -49,10 +56,22 @@ def find_named_base(base: str, *, revision: str | None = None, **hub_arguments) 
         variable = f"${FOUNDATIONS_VARIABLE}"
         looked = f"in {variable} ({foundations})" if foundations else f"given by {variable} (which is not set)"
         raise FileNotFoundError(
-            f"The base model {base!r} is not a folder, not {looked}, and the Hub did not give it "
-            f"({type(error).__name__}). Pass audio_base= or text_base= with its folder, or build it with "
+            f"The base model {base!r} is not a folder, not {looked}, and {_why_not_from_hub(error, base, revision)}. Pass "
+            "audio_base= or text_base= with its folder, or build it with "
             f"`speechverse-foundations --out DIR {name}` and set {FOUNDATIONS_VARIABLE}=DIR."
         ) from error
+
+
+def _why_not_from_hub(error: Exception, repo_id: str, revision: str | None) -> str:
+    if isinstance(error, GatedRepoError):
+        return f"on the Hub it is gated: accept its terms on the page of {repo_id} and log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the Hub has no such repository, or it is private and you are not logged in (`hf auth login`)"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the Hub's repository has no revision {revision!r}"
+    if isinstance(error, LocalEntryNotFoundError):
+        return "the Hub cannot be reached and its cache does not have it"
+    return f"the Hub did not give it ({type(error).__name__})"
 
 
 def _download(repo_id: str, revision: str | None, hub_arguments: dict) -> str:

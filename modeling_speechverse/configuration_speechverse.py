@@ -8,6 +8,19 @@ from transformers import AutoConfig, PreTrainedConfig
 
 LAYER_MIXES = ("last", "learned")
 
+# Version of what `save_pretrained` writes. It goes up when a checkpoint can no longer be read by older code.
+FORMAT_VERSION = 1
+
+# What `pipeline` reads where this file came with a checkpoint and the package is not installed.
+CUSTOM_PIPELINES = {
+    "speech-instruction": {
+        "impl": "pipeline_speechverse.SpeechInstructionPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    }
+}
+_IS_REMOTE_CODE = __name__.startswith("transformers_modules.")
+
 # The paper's downsampler brings every encoder near this rate: 80 ms a frame (section 2.1).
 TARGET_FRAME_RATE = 12.5
 
@@ -62,6 +75,11 @@ class SpeechVerseConfig(PreTrainedConfig):
             `False` trains the encoder as well (one comparison in Table 4 of the paper).
         standalone (`bool`, *optional*, defaults to `False`):
             Written by `save_pretrained`: whether the checkpoint holds the frozen bases too.
+        format_version (`int`, *optional*, defaults to 1):
+            Version of the checkpoint's format. Checkpoints that were written before there was a number are of version 1.
+
+    Raises:
+        ValueError: if a field has a value that cannot be, or the checkpoint is of a later format than this code knows.
     """
 
     model_type = "speechverse"
@@ -80,8 +98,14 @@ class SpeechVerseConfig(PreTrainedConfig):
         audio_token_id=None,
         freeze_audio_tower=True,
         standalone=False,
+        format_version=FORMAT_VERSION,
         **kwargs,
     ):
+        if format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"This checkpoint is of format {format_version}; this version of speechverse reads formats up to "
+                f"{FORMAT_VERSION}: upgrade it, or load with trust_remote_code=True the code that came with the checkpoint."
+            )
         self.audio_config = self._sub_config(audio_config, default="wavlm")
         # Where the encoder learns: SpecAugment's masks are longer than short clips, a mix needs every layer, and several
         # ranks need every parameter's gradient.
@@ -97,11 +121,31 @@ class SpeechVerseConfig(PreTrainedConfig):
         self.audio_token_id = audio_token_id
         self.freeze_audio_tower = freeze_audio_tower
         self.standalone = standalone
+        self.format_version = FORMAT_VERSION
         self._validate_projector()
+        kwargs.pop("auto_map", None)
+        if not _IS_REMOTE_CODE:  # `pipeline` would ask to trust the checkpoint's code although the package is there
+            kwargs.pop("custom_pipelines", None)
         kwargs["is_encoder_decoder"] = bool(self.text_config.is_encoder_decoder)
         for name in ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id"):
             kwargs.setdefault(name, getattr(self.text_config, name, None))
         super().__init__(**kwargs)
+
+    @property
+    def auto_map(self) -> dict[str, str]:
+        """Where transformers finds the classes among a checkpoint's own files, where this package is not installed."""
+        model = "modeling_speechverse.SpeechVerseForConditionalGeneration"
+        auto_classes = ["AutoModel", "AutoModelForMultimodalLM", "AutoModelForSpeechSeq2Seq"]
+        if self.is_encoder_decoder:
+            auto_classes.append("AutoModelForSeq2SeqLM")
+        return {
+            "AutoConfig": "configuration_speechverse.SpeechVerseConfig",
+            "AutoProcessor": "processing_speechverse.SpeechVerseProcessor",
+            **dict.fromkeys(auto_classes, model),
+        }
+
+    def to_dict(self):
+        return super().to_dict() | {"auto_map": self.auto_map, "custom_pipelines": CUSTOM_PIPELINES}
 
     @staticmethod
     def _sub_config(config, default: str) -> PreTrainedConfig:

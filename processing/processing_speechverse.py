@@ -319,7 +319,10 @@ class SpeechVerseProcessor(ProcessorMixin):
         return output
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Saves the feature extractor, the tokenizer, and the task bank as `tasks.json`."""
+        """Saves the feature extractor, the tokenizer, the task bank as `tasks.json`, and the code that reads them."""
+        # transformers copies the files that this one imports: so the pipeline's is among them.
+        from .pipeline_speechverse import SpeechInstructionPipeline  # noqa: F401
+
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         self.tasks.to_json(Path(save_directory) / TASKS_NAME)  # first: with push_to_hub the rest uploads the folder
         return super().save_pretrained(save_directory, *args, **kwargs)

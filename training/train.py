@@ -53,7 +53,9 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
     }
     set_seed(config.namespace.seed)
     model = build_model(config.model)
-    processor = speechverse.SpeechVerseProcessor.for_model(model, tasks)
+    used = {sample.task for sample in samples["train"] if sample.task is not None}
+    learned_tasks = speechverse.TaskBank(task for task in tasks if {task.id, task.name} & used)
+    processor = speechverse.SpeechVerseProcessor.for_model(model, learned_tasks)
     args = config.training_arguments()
     bounds = (processor.min_audio_seconds, processor.max_audio_seconds)
     train_samples, skipped = drop_unusable(samples["train"], *bounds)

@@ -1,0 +1,45 @@
+"""The model of `pipeline("speech-instruction")` when none is named."""
+
+import os
+from pathlib import Path
+
+from transformers.utils import CONFIG_NAME, cached_file
+
+from ..modeling_speechverse.base_checkpoints import FOUNDATIONS_VARIABLE
+
+
+DEFAULT_MODEL = "speechverse/speechverse-mini"
+
+
+class DefaultModel(dict):
+    """What the pipeline registry holds as a task's default; the model is looked for only when a pipeline asks for it.
+
+    `$SPEECHVERSE_FOUNDATIONS/speechverse-mini` goes before the Hub and its cache.
+    """
+
+    def __init__(self):
+        super().__init__(model=(DEFAULT_MODEL, "main"))
+
+    def __getitem__(self, key):
+        return find_default_model() if key == "model" else super().__getitem__(key)
+
+
+def find_default_model() -> tuple[str, str]:
+    """The default model's folder or Hub id, and its revision.
+
+    Raises:
+        OSError: if it is nowhere, saying how to get it.
+    """
+    if foundations := os.environ.get(FOUNDATIONS_VARIABLE):
+        folder = Path(foundations) / DEFAULT_MODEL.split("/")[1]
+        if folder.is_dir():
+            return str(folder), "main"
+    try:
+        cached_file(DEFAULT_MODEL, CONFIG_NAME)
+    except OSError as error:
+        raise OSError(
+            f'pipeline("speech-instruction") without a model takes {DEFAULT_MODEL}, but neither the Hub nor the cache has '
+            "it. Name a checkpoint with model=..., such as runs/demo/checkpoint, which `make demo` trains in minutes; or "
+            f"put the default model's folder into ${FOUNDATIONS_VARIABLE}."
+        ) from error
+    return DEFAULT_MODEL, "main"
