@@ -10,23 +10,24 @@ import argparse
 import logging
 import shutil
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from speechverse.model_cards.release import write_release
 
 
-logger = logging.getLogger(__name__)
+RESUME_ADVICE = "What the Hub has received it keeps: give the command again."
 
 # Of an earlier release, what this one does not bring again is deleted.
 REPLACED_FILES = ["*.safetensors", "*.safetensors.index.json", "*.py", "results.json", "run.json", "loss.png"]
 
 
 def publish(
-    checkpoint: Path,
+    checkpoint: str | Path,
     repo_id: str,
     *,
     private: bool = False,
@@ -39,7 +40,7 @@ def publish(
     """Sends a checkpoint to the Hub as one commit.
 
     Args:
-        checkpoint (`Path`): folder of a finished run, or one of its checkpoints.
+        checkpoint (`str` or `Path`): folder of a finished run, or one of its checkpoints.
         repo_id (`str`): `org/name`; made if it is not there.
         private (`bool`, *optional*, defaults to `False`): make it private.
         branch (`str`, *optional*): branch to commit to, made if it is not there; by default `main`.
@@ -53,24 +54,40 @@ def publish(
 
     Raises:
         ValueError: if the checkpoint cannot be published, or the repository cannot be used so; says why.
+        OSError: if the upload broke off.
     """
     with tempfile.TemporaryDirectory() as folder:
-        write_release(checkpoint, Path(folder), repo_id=repo_id, license=license, dtype=dtype)
+        write_release(checkpoint, folder, repo_id=repo_id, license=license, dtype=dtype)
         ModelCard.load(Path(folder) / "README.md").validate()
         api = HfApi()
         if not pull_request:
             _create_repository(api, repo_id, private)
         if branch is not None:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            revision=branch,
-            create_pr=pull_request,
-            delete_patterns=REPLACED_FILES,
-            commit_message=message or f"Publish {repo_id.split('/')[-1]}",
-        )
+        present = api.list_repo_files(repo_id, revision=branch)
+        try:
+            commit = api.create_commit(  # upload_folder would make several commits of a large folder
+                repo_id,
+                _operations(Path(folder), present),
+                commit_message=message or f"Publish {repo_id.split('/')[-1]}",
+                revision=branch,
+                create_pr=pull_request,
+            )
+        except RuntimeError as error:  # how huggingface_hub says that a file did not arrive
+            raise OSError(f"{error} {RESUME_ADVICE}") from error
     return commit.pr_url or commit.commit_url
+
+
+def _operations(folder: Path, present: list[str]) -> list:
+    """Every file of the release comes, and what only an earlier release had goes."""
+    released = {file.name: file for file in sorted(folder.iterdir())}
+    outdated = [
+        name for name in present if name not in released and any(fnmatch(name, pattern) for pattern in REPLACED_FILES)
+    ]
+    return [
+        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in released.items()),
+        *(CommitOperationDelete(path_in_repo=name) for name in outdated),
+    ]
 
 
 def _create_repository(api: HfApi, repo_id: str, private: bool) -> None:
@@ -135,9 +152,7 @@ def main() -> None:
             f"The Hub has no repository {options.repo_id}, or does not let you see it: check the name and `hf auth whoami`."
         ) from error
     except HfHubHTTPError as error:
-        raise SystemExit(
-            f"The Hub refused or broke off ({error}). What it has received it keeps: give the command again."
-        ) from error
+        raise SystemExit(f"The Hub refused or broke off ({error}). {RESUME_ADVICE}") from error
     except (OSError, ValueError, HFValidationError) as error:
         raise SystemExit(str(error)) from error
 

@@ -22,7 +22,7 @@ PROCESSOR_FILES = (PROCESSOR_NAME, "tokenizer_config.json", "tasks.json")
 
 
 def write_release(
-    checkpoint: Path, folder: Path, *, repo_id: str, license: str | None = None, dtype: str | None = None
+    checkpoint: str | Path, folder: str | Path, *, repo_id: str, license: str | None = None, dtype: str | None = None
 ) -> None:
     """Writes into `folder` what is to be published of a checkpoint, and nothing else.
 
@@ -30,8 +30,8 @@ def write_release(
     part.
 
     Args:
-        checkpoint (`Path`): folder of a finished run, or one of its checkpoints.
-        folder (`Path`): an empty folder.
+        checkpoint (`str` or `Path`): folder of a finished run, or one of its checkpoints.
+        folder (`str` or `Path`): an empty folder.
         repo_id (`str`): where it is going to be published; the card's snippets name it.
         license (`str`, *optional*): of what was learned, as the Hub spells licences.
         dtype (`str`, *optional*): of the published weights, `float32` or `bfloat16`; by default as saved.
@@ -40,6 +40,7 @@ def write_release(
         ValueError: if the checkpoint is incomplete or damaged, its parts do not belong together, or its results are of
             other weights.
     """
+    checkpoint, folder = Path(checkpoint), Path(folder)
     _refuse_incomplete(checkpoint)
     config = SpeechVerseConfig.from_pretrained(checkpoint)
     standalone = config.standalone

@@ -1,6 +1,7 @@
 """Small checkpoints: only what was learned is saved, and it is put back beside the bases when it is loaded."""
 
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -139,6 +140,12 @@ class AdapterCheckpointMixin:
         location = hub_arguments | {name: kwargs[name] for name in ("revision", "subfolder") if name in kwargs}
         if not isinstance(config, PreTrainedConfig):
             config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **location)
+        given = {name: getattr(config, name) for name in ("audio_base", "text_base")}
+        if any(isinstance(base, (str, os.PathLike)) for base in given.values()):
+            # AutoModel took audio_base= and text_base= for fields of the configuration: they overwrote what is recorded.
+            recorded, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **location)
+            audio_base, text_base = (None if isinstance(base, dict) else base for base in given.values())
+            config.audio_base, config.text_base = recorded["audio_base"], recorded["text_base"]
         if config.standalone or config.audio_base is None:
             return cls._from_whole_checkpoint(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 

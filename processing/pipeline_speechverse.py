@@ -81,7 +81,7 @@ class SpeechInstructionPipeline(Pipeline):
     def save_pretrained(self, save_directory, *, standalone: bool | None = None, **kwargs):
         """Saves the model and the processor, which is all that `pipeline` needs to load them again.
 
-        The base class would leave out the processor, and copy this file as code that a user must trust.
+        The base class would leave out the processor.
         """
         self.model.save_pretrained(save_directory, standalone=standalone, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)

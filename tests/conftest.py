@@ -1,4 +1,4 @@
-"""Settings that every test shares."""
+"""Settings and fixtures that every test shares."""
 
 import os
 
@@ -6,3 +6,31 @@ import os
 # No test may reach a hub: what would is a mistake, and should fail at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("SPEECHVERSE_FOUNDATIONS", None)
+
+import huggingface_hub  # noqa: E402
+import pytest  # noqa: E402
+from hub_standin import HubStandIn  # noqa: E402
+from huggingface_hub import constants  # noqa: E402
+
+
+@pytest.fixture
+def hub():
+    """A stand-in for the Hub, which knew every request that came."""
+    with HubStandIn() as hub:
+        yield hub
+    assert hub.unhandled == []
+
+
+@pytest.fixture
+def hub_in_process(hub, tmp_path, monkeypatch):
+    """Lets `huggingface_hub` in this process, which read the environment when the tests were offline, ask the stand-in."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "agents.json"))
+    monkeypatch.setenv("HF_TOKEN", HubStandIn.OWNER)
+    huggingface_hub.close_session()
+    yield
+    huggingface_hub.close_session()

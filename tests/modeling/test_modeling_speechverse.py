@@ -370,6 +370,35 @@ def test_fingerprint_does_not_depend_on_sharding(tmp_path, bases):
     assert fingerprint(tmp_path / "sharded") == fingerprint(bases / "tiny-wavlm")
 
 
+# Format
+
+
+def test_paper_size_adapter_takes_57_megabytes_in_bf16(tmp_path):
+    with torch.device("meta"):
+        model = SpeechVerseForConditionalGeneration(multitask(wavlm_large()))
+    for name in ("audio_base", "text_base"):
+        setattr(model.config, name, {"id": "org/base", "revision": None, "fingerprint": "0"})
+    weights = {
+        name: torch.zeros(p.shape, dtype=torch.bfloat16) for name, p in model.named_parameters() if p.requires_grad
+    }
+    model.save_pretrained(tmp_path, state_dict=weights)
+    (file,) = tmp_path.glob("*.safetensors")
+    assert 2 * 28_323_840 < file.stat().st_size < 57e6
+
+
+def test_format_has_a_version(bases, tmp_path):
+    from_tiny_foundations().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    assert config["format_version"] == 1
+    file.write_text(json.dumps(config | {"format_version": 2}))
+    with pytest.raises(ValueError, match="of format 2; this version of speechverse reads formats up to 1"):
+        AutoModel.from_pretrained(tmp_path)
+    del config["format_version"]  # as the first checkpoints
+    file.write_text(json.dumps(config))
+    AutoModel.from_pretrained(tmp_path)
+
+
 # Bad checkpoints
 
 
@@ -412,15 +441,15 @@ def test_truncated_adapter_is_refused(bases, tmp_path):
         AutoModel.from_pretrained(tmp_path)
 
 
-def test_another_base_warns_with_both_fingerprints(bases, tmp_path, caplog):
+@pytest.mark.parametrize("loader", [SpeechVerseForConditionalGeneration, AutoModel])
+def test_another_base_warns_with_both_fingerprints(loader, bases, tmp_path, caplog):
     from_tiny_foundations().save_pretrained(tmp_path / "adapter")
     other_audio, other_text = save_bases(tmp_path / "other", seed=1)
     with caplog.at_level("WARNING"):
-        SpeechVerseForConditionalGeneration.from_pretrained(
-            tmp_path / "adapter", audio_base=other_audio, text_base=bases / "tiny-t5"
-        )
+        loaded = loader.from_pretrained(tmp_path / "adapter", audio_base=other_audio, text_base=bases / "tiny-t5")
     assert fingerprint(bases / "tiny-wavlm") in caplog.text and fingerprint(other_audio) in caplog.text
     assert fingerprint(bases / "tiny-t5") not in caplog.text
+    assert loaded.config.audio_base["fingerprint"] == fingerprint(bases / "tiny-wavlm")  # what it was trained on
 
 
 def test_base_of_another_shape_is_refused(bases, tmp_path):

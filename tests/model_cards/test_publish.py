@@ -1,0 +1,128 @@
+"""One command, one commit, over real HTTP."""
+
+import shutil
+import sys
+
+import pytest
+import torch
+from hub_standin import HubStandIn
+from huggingface_hub import ModelCard
+from tiny_models import save_bases
+
+from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor
+from speechverse.model_cards import publish
+
+
+pytestmark = pytest.mark.usefixtures("hub_in_process")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A checkpoint whose bases the Hub has."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    model = SpeechVerseForConditionalGeneration.from_foundations(*map(str, save_bases(folder)), lora_rank=2)
+    processor = SpeechVerseProcessor.for_model(model)
+    model.config.audio_base |= {"id": "org/tiny-wavlm"}
+    model.config.text_base |= {"id": "org/tiny-t5"}
+    model.save_pretrained(folder / "run")
+    processor.save_pretrained(folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+@pytest.fixture
+def command(run, monkeypatch):
+    def call(*options):
+        monkeypatch.setattr(sys, "argv", ["publish.py", str(run), "org/tiny", *options])
+        publish.main()
+
+    return call
+
+
+def test_everything_comes_as_one_commit(hub, command, capsys):
+    hub.create_repository("org/tiny-t5", {"README.md": b"---\nlicense: mit\n---\n"})
+    command("--license", "cc-by-4.0")
+    repository = hub.repositories["org/tiny"]
+    assert [commit.title for commit in repository.history()] == ["Publish tiny", "initial commit"]
+    assert not repository.private
+    assert {"config.json", "model.safetensors", "modeling_speechverse.py", "tasks.json"} <= repository.files().keys()
+    assert capsys.readouterr().out.strip().endswith(f"/org/tiny/commit/{repository.branches['main']}")
+    card = ModelCard(repository.files()["README.md"].decode())
+    assert card.data.license == "cc-by-4.0" and card.data.base_model == ["org/tiny-wavlm", "org/tiny-t5"]
+    assert "| LLM, frozen | [org/tiny-t5](https://huggingface.co/org/tiny-t5) | - | mit |" in card.text
+    assert hub.requests_for("POST /api/validate-yaml")
+
+
+def test_private(hub, command):
+    command("--private")
+    assert hub.repositories["org/tiny"].private
+    command("--private", "--message", "Once more")  # it is private already; nothing has changed
+    assert len(hub.repositories["org/tiny"].history()) == 2
+
+
+def test_public_repository_is_not_taken_for_private(hub, command):
+    hub.create_repository("org/tiny")
+    with pytest.raises(SystemExit, match="org/tiny is there already and is public"):
+        command("--private")
+    assert len(hub.repositories["org/tiny"].history()) == 1
+
+
+def test_branch_is_made(hub, command):
+    command("--branch", "rank-2")
+    repository = hub.repositories["org/tiny"]
+    assert "model.safetensors" in repository.files("rank-2") and "model.safetensors" not in repository.files("main")
+
+
+def test_pull_request(hub, command, capsys):
+    with pytest.raises(SystemExit, match="no repository org/tiny"):
+        command("--pull-request")
+    repository = hub.create_repository("org/tiny")
+    command("--pull-request")
+    assert len(repository.pull_requests) == 1
+    assert "model.safetensors" in repository.files("refs/pr/1") and "model.safetensors" not in repository.files("main")
+    assert "/org/tiny/discussions/1" in capsys.readouterr().out
+
+
+def test_earlier_release_is_replaced_and_the_rest_stays(hub, command):
+    hub.create_repository(
+        "org/tiny", {"model-00001-of-00002.safetensors": b"old", "old_code.py": b"", "diagram.png": b"x"}
+    )
+    command()
+    files = hub.repositories["org/tiny"].files()
+    assert "diagram.png" in files and not {"model-00001-of-00002.safetensors", "old_code.py"} & files.keys()
+
+
+@pytest.mark.parametrize("broken", ["PUT /lfs/", "POST .*/commit/"])
+def test_interrupted_upload_is_resumed(hub, command, broken):
+    hub.fail_next(broken, status=507)
+    with pytest.raises(SystemExit, match="give the command again"):
+        command()
+    assert len(hub.repositories["org/tiny"].history()) == 1  # nothing half-done is seen
+    received = len(hub.repositories["org/tiny"].lfs_objects)
+    command()
+    assert len(hub.repositories["org/tiny"].history()) == 2
+    sent = [request.path for request in hub.requests_for("PUT /lfs/") if request.status == 200]
+    assert len(sent) == len(set(sent)), "what the Hub had was sent again"
+    assert received in (0, len(sent))
+
+
+@pytest.mark.parametrize("token", [None, HubStandIn.STRANGER])
+def test_who_may_not_publish_is_told(token, command, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    if token is None:
+        monkeypatch.delenv("HF_TOKEN")
+    else:
+        monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(SystemExit, match="log in|refused"):
+        command()
+
+
+def test_card_that_the_hub_refuses_stops_the_release(hub, command):
+    with pytest.raises(SystemExit, match="license"):
+        command("--license", "my-own")
+    assert "org/tiny" not in hub.repositories
