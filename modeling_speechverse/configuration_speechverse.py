@@ -1,6 +1,7 @@
 """The configuration of a SpeechVerse model: two frozen bases and the small part that learns between them."""
 
 import math
+import os
 from itertools import combinations_with_replacement
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -145,7 +146,11 @@ class SpeechVerseConfig(PreTrainedConfig):
         }
 
     def to_dict(self):
-        return super().to_dict() | {"auto_map": self.auto_map, "custom_pipelines": CUSTOM_PIPELINES}
+        output = super().to_dict() | {"auto_map": self.auto_map, "custom_pipelines": CUSTOM_PIPELINES}
+        for name in ("audio_base", "text_base"):
+            if isinstance(output[name], os.PathLike):  # which AutoModel puts there for a while, and transformers logs
+                output[name] = os.fspath(output[name])
+        return output
 
     @staticmethod
     def _sub_config(config, default: str) -> PreTrainedConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_standin import HubStandIn
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, constants
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
