@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import httpx
 from safetensors import safe_open
 
 from speechverse.modeling_speechverse.base_checkpoints import find_named_base, fingerprint
@@ -104,7 +104,7 @@ def _describe_bases(config) -> list[Base]:
             revision=base["revision"] or "-",
             licence=base_licence(base),
             fingerprint=base["fingerprint"],
-            on_hub="/" in base["id"],
+            on_hub=_is_hub_id(base["id"]),
         )
         for part, base in recorded.items()
         if base is not None
@@ -119,11 +119,17 @@ def base_licence(base: dict) -> str:
             return json.loads(source.read_text(encoding="utf-8")).get("licence", UNKNOWN_LICENCE)
     except FileNotFoundError:
         pass
+    if not _is_hub_id(base["id"]):
+        return UNKNOWN_LICENCE
     try:
         card = HfApi().model_info(base["id"], revision=base["revision"]).card_data
-    except (HfHubHTTPError, HFValidationError, OSError):
+    except (httpx.HTTPError, OSError):  # the Hub does not have it, or cannot be reached
         return UNKNOWN_LICENCE
     return (card and card.license) or UNKNOWN_LICENCE
+
+
+def _is_hub_id(name: str) -> bool:
+    return "/" in name
 
 
 def _stored_dtype(release: Path) -> str:

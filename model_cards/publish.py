@@ -14,8 +14,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import httpx, validate_repo_id
 
 from speechverse.model_cards.release import write_release
 
@@ -153,7 +153,9 @@ def main() -> None:
         ) from error
     except HfHubHTTPError as error:
         raise SystemExit(f"The Hub refused or broke off ({error}). {RESUME_ADVICE}") from error
-    except (OSError, ValueError, HFValidationError) as error:
+    except httpx.TransportError as error:
+        raise SystemExit(f"The Hub cannot be reached ({error}): nothing was sent.") from error
+    except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 
 

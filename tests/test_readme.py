@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     in_blocks = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
-    in_text = re.findall(r"`((?:python|pip|make|accelerate) [^`]+)`", README)
+    in_text = re.findall(r"`((?:python|pip|make|accelerate|speechverse-[a-z]+) [^`]+)`", README)
     return [shlex.split(line, comments=True) for line in in_blocks + in_text]
 
 
@@ -34,9 +34,16 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+def console_commands() -> dict[str, str]:
+    """The installed commands and the scripts behind them."""
+    defined = re.findall(r'"(speechverse-\w+) = speechverse\.(.+):main"', (ROOT / "setup.py").read_text())
+    return {name: f"{module.replace('.', '/')}.py" for name, module in defined}
+
+
 def scripts() -> dict[str, list[list[str]]]:
     used = {}
     for command in commands():
+        command[0] = console_commands().get(command[0], command[0])
         for index, word in enumerate(command):
             if word.endswith(".py"):
                 used.setdefault(word, []).append(command[index + 1 :])
@@ -70,6 +77,12 @@ def test_extras_exist():
     listed = set(re.search(r"\(extras: (.*?)\)", README)[1].replace("`", "").split(", "))
     defined = set(re.findall(r'^    "(\w+)": \[', (ROOT / "setup.py").read_text(), flags=re.MULTILINE)) | {"dev"}
     assert shown <= listed == defined
+
+
+def test_console_commands_have_their_scripts():
+    for name, script in console_commands().items():
+        assert "def main(" in (ROOT / script).read_text(), name
+    assert {command[0] for command in commands() if command[0].startswith("speechverse-")} <= console_commands().keys()
 
 
 def test_python_is_valid():

@@ -126,3 +126,9 @@ def test_card_that_the_hub_refuses_stops_the_release(hub, command):
     with pytest.raises(SystemExit, match="license"):
         command("--license", "my-own")
     assert "org/tiny" not in hub.repositories
+
+
+def test_unreachable_hub_is_told(hub, command):
+    hub.stop()
+    with pytest.raises(SystemExit, match="The Hub cannot be reached"):
+        command()
