@@ -6,24 +6,16 @@ import re
 from pathlib import Path
 
 import torch
-from accelerate import dispatch_model, infer_auto_device_map
-from accelerate.utils import get_balanced_memory
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    GenerationConfig,
-    PreTrainedConfig,
-)
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, logging
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, logging
+from transformers.utils.hub import get_checkpoint_shard_files
 
-from .audio_encoders import audio_encoder_family
 from .base_checkpoints import HUB_ARGUMENTS, find_named_base, fingerprint, resolve_base
+from .frozen_parts import FrozenPartsLoader, keep_untied_head, place_parts
+from .placement import asks_for_several_places, bring_lora_to_its_layers
 
 
 logger = logging.get_logger(__name__)
@@ -34,20 +26,21 @@ LORA_NAME = re.compile(r"(\.lora_\w+\.)([^.]+)(?=\.|$)")
 IGNORED_ARGUMENTS = ("trust_remote_code", "adapter_kwargs", "code_revision", "use_safetensors", "low_cpu_mem_usage")
 
 
-def language_model_class(text_config: PreTrainedConfig) -> type:
-    """The Auto class of an LLM's configuration."""
-    return AutoModelForSeq2SeqLM if text_config.is_encoder_decoder else AutoModelForCausalLM
-
-
 class AdapterCheckpointMixin:
     """Saves, loads, switches and merges what SpeechVerse learns: the projector and LoRA, together an adapter."""
 
     _keep_in_fp32_modules_strict = ["multi_modal_projector", "lora_A", "lora_B"]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the computing is, also where the encoder's first weights are offloaded."""
+        return self.multi_modal_projector.blocks[0].conv.weight.device
+
     def _start_with_adapter(self, name: str):
         self._projectors = {}  # of the adapters that are not active
         self._lora_configs = {name: self.config.lora_config}
         self._active_adapter = name
+        bring_lora_to_its_layers([layer for _, layer in self._lora_layers()], name)
         self._freeze()
 
     def _freeze(self):
@@ -98,10 +91,13 @@ class AdapterCheckpointMixin:
             *args, state_dict, **kwargs: as in `PreTrainedModel.save_pretrained`.
 
         Raises:
-            ValueError: if the bases are to be left out although nothing says where they come from.
+            ValueError: if the bases are to be left out although nothing says where they come from, or kept although
+                the LLM is quantised.
         """
         bases_are_known = self.config.audio_base is not None and self.config.text_base is not None
         standalone = not bases_are_known if standalone is None else standalone
+        if standalone:
+            self._refuse_if_quantised("save the whole model")
         if not standalone:
             if not bases_are_known:
                 raise ValueError(
@@ -146,21 +142,35 @@ class AdapterCheckpointMixin:
             recorded, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **location)
             audio_base, text_base = (None if isinstance(base, dict) else base for base in given.values())
             config.audio_base, config.text_base = recorded["audio_base"], recorded["text_base"]
-        if config.standalone or config.audio_base is None:
+        if config._attn_implementation is not None:  # one word for all, which AutoModel has put into the configuration
+            config.audio_config._attn_implementation = None
+        is_whole = config.standalone or config.audio_base is None
+        in_parts = asks_for_several_places(kwargs.get("device_map")) or kwargs.get("quantization_config") is not None
+        if is_whole and not in_parts:
             return cls._from_whole_checkpoint(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
-        weights_file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **location)
-        audio_folder = _resolve_recorded_base(audio_base, config.audio_base, hub_arguments)
-        text_folder = _resolve_recorded_base(text_base, config.text_base, hub_arguments)
-        _refuse_other_shape(audio_folder, config.audio_config, config.audio_base)
-        _refuse_other_shape(text_folder, config.text_config, config.text_base)
+        if is_whole:
+            weights_files = _weights_files(pretrained_model_name_or_path, location)
+            audio_folder = text_folder = Path(weights_files[0]).parent
+        else:
+            weights_files = [cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **location)]
+            audio_folder = _resolve_recorded_base(audio_base, config.audio_base, hub_arguments)
+            text_folder = _resolve_recorded_base(text_base, config.text_base, hub_arguments)
+            _refuse_other_shape(audio_folder, config.audio_config, config.audio_base)
+            _refuse_other_shape(text_folder, config.text_config, config.text_base)
         for name in (*location, *IGNORED_ARGUMENTS):
             kwargs.pop(name, None)
         load_arguments = {name: value for name, value in kwargs.items() if not name.startswith("_")}
         with_info = load_arguments.pop("output_loading_info", False)
         if unknown := set(load_arguments) - set(inspect.signature(cls._from_bases).parameters):
-            raise TypeError(f"from_pretrained takes no argument {', '.join(sorted(unknown))} for an adapter.")
-        model = cls._from_bases(config, audio_folder, text_folder, weights_file=weights_file, **load_arguments)
+            raise TypeError(
+                f"from_pretrained takes no argument {', '.join(sorted(unknown))} where the bases are loaded one by one: "
+                "for an adapter, and for a whole model with quantization_config or a device_map of several places."
+            )
+        config.standalone = False
+        model = cls._from_bases(
+            config, audio_folder, text_folder, weights_files=weights_files, from_whole=is_whole, **load_arguments
+        )
         model.config.name_or_path = str(pretrained_model_name_or_path)
         try:
             model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **location)
@@ -185,7 +195,7 @@ class AdapterCheckpointMixin:
                 f"{pretrained_model_name_or_path} lacks {len(missing)} of its weights: {', '.join(missing[:5])}."
             )
         model.config.standalone = False
-        _keep_untied_head(model.language_model)
+        keep_untied_head(model.language_model)
         model.all_tied_weights_keys = {
             f"language_model.{key}": f"language_model.{target}"
             for key, target in model.language_model.all_tied_weights_keys.items()
@@ -200,7 +210,8 @@ class AdapterCheckpointMixin:
         audio_folder: Path,
         text_folder: Path,
         *,
-        weights_file=None,
+        weights_files=None,
+        from_whole=False,
         dtype=None,
         torch_dtype=None,
         device_map=None,
@@ -209,68 +220,69 @@ class AdapterCheckpointMixin:
         quantization_config=None,
         attn_implementation=None,
     ):
-        """Loads both bases, joins them, and fills the adapter from `weights_file` if there is one."""
+        """Loads both frozen parts, joins them, and fills the adapter from `weights_files` if there are any.
+
+        The folders are those of the bases, or both that of one whole checkpoint (`from_whole`).
+        """
         dtype = dtype or torch_dtype or "auto"
-        several_devices = device_map in ("auto", "balanced", "balanced_low_0", "sequential") or (
-            isinstance(device_map, dict) and len(device_map) > 1
-        )
-        if several_devices and quantization_config is not None:
-            raise ValueError(
-                "A quantised LLM cannot be spread over several devices yet: give device_map one device, such as {'': 0}."
-            )
-        placement = None if several_devices else device_map
-        if not isinstance(attn_implementation, dict):
-            attn_implementation = {"text_config": attn_implementation}
-        audio_model = AutoModel.from_pretrained(
-            audio_folder,
-            config=config.audio_config,
+        placement = place_parts(
+            cls,
+            config,
             dtype=dtype,
-            device_map=placement,
-            attn_implementation=attn_implementation.get("audio_config"),
-        )
-        language_model = language_model_class(config.text_config).from_pretrained(
-            text_folder,
-            config=config.text_config,
-            dtype=dtype,
-            device_map=placement,
-            attn_implementation=attn_implementation.get("text_config"),
+            device_map=device_map,
+            max_memory=max_memory,
             quantization_config=quantization_config,
         )
-        _keep_untied_head(language_model)
-        config.audio_config, config.text_config = audio_model.config, language_model.config
+        loader = FrozenPartsLoader(
+            config, from_whole, dtype, attn_implementation, quantization_config, placement, offload_folder
+        )
+        audio_tower = loader.audio_tower(audio_folder)
+        language_model = loader.language_model(text_folder)
+        config.audio_config, config.text_config = audio_tower.config, language_model.config
         for sub_config, base in ((config.audio_config, config.audio_base), (config.text_config, config.text_base)):
-            sub_config.name_or_path = base["id"]  # where the folder is on this machine is nobody else's business
-        model = cls(config, audio_encoder_family(config.audio_config).tower_of(audio_model), language_model)
-        model.base_folders = {"audio": audio_folder, "text": text_folder}
+            # Where the folder is on this machine is nobody else's business.
+            sub_config.name_or_path = "" if base is None else base["id"]
+        model = cls(config, audio_tower, language_model)
+        if not from_whole:
+            model.base_folders = {"audio": audio_folder, "text": text_folder}
         if model.can_generate():
             model.generation_config = language_model.generation_config
-        if weights_file is not None:
-            model._load_adapter_weights(weights_file)
-        if several_devices:
-            _dispatch(model, device_map, max_memory, offload_folder)
-        elif device_map is not None:
-            model.multi_modal_projector.to(model.device)
+        if placement is not None:
+            model.multi_modal_projector.to(placement.main_device)
+            if placement.is_spread:
+                model.hf_device_map = placement.device_map
+        if weights_files is not None:
+            model._load_adapter_weights(*weights_files, from_whole=from_whole)
         return model.eval()
 
-    def _load_adapter_weights(self, weights_file):
-        """Fills the active adapter from a safetensors file, see [`read_adapter_weights`]."""
+    def _load_adapter_weights(self, *weights_files, from_whole: bool = False):
+        """Fills the active adapter from safetensors files, see [`read_adapter_weights`]."""
         parameters = self._adapter_state_dict()
         with torch.no_grad():
-            for key, tensor in self.read_adapter_weights(weights_file).items():
+            for key, tensor in self.read_adapter_weights(*weights_files, from_whole=from_whole).items():
                 parameters[key].copy_(tensor)
 
-    def read_adapter_weights(self, weights_file) -> dict[str, torch.Tensor]:
-        """The tensors of an adapter's safetensors file, by name; every one has to be there, and no other.
+    def read_adapter_weights(self, *weights_files, from_whole: bool = False) -> dict[str, torch.Tensor]:
+        """The tensors of an adapter's safetensors files, by name; every one has to be there, and no other.
+
+        Args:
+            *weights_files (`str` or `os.PathLike`): the files.
+            from_whole (`bool`, *optional*, defaults to `False`): whether they hold the frozen parts as well.
 
         Raises:
-            ValueError: if the file is damaged, or its keys or shapes are not this adapter's; they are named.
+            ValueError: if a file is damaged, or its keys or shapes are not this adapter's; they are named.
         """
-        try:
-            stored = load_file(weights_file)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{weights_file} is not a whole safetensors file ({error}): it was cut short or altered. Get it again."
-            ) from error
+        stored = {}
+        for weights_file in weights_files:
+            try:
+                with safe_open(weights_file, framework="pt") as tensors:
+                    wanted = [key for key in tensors.keys() if not from_whole or self._is_adapter_key(key)]
+                    stored |= {key: tensors.get_tensor(key) for key in wanted}
+            except SafetensorError as error:
+                raise ValueError(
+                    f"{weights_file} is not a whole safetensors file ({error}): it was cut short or altered. Get it "
+                    "again."
+                ) from error
         expected = self._adapter_state_dict()
         wrong = [f"{key} is missing" for key in expected.keys() - stored.keys()]
         wrong += [f"{key} is not of this adapter" for key in stored.keys() - expected.keys()]
@@ -295,7 +307,6 @@ class AdapterCheckpointMixin:
         Raises:
             ValueError: if the name is taken, or the adapter is of another shape. A base with another fingerprint warns.
         """
-        self._refuse_if_dispatched("load another adapter")
         if not adapter_name or "." in adapter_name:
             raise ValueError(f"{adapter_name!r} cannot name an adapter: a name is not empty and has no dot.")
         if adapter_name in self._lora_configs:
@@ -320,6 +331,7 @@ class AdapterCheckpointMixin:
         projector = type(self.multi_modal_projector)(self.config, len(self.audio_family.layers_of(self.audio_tower)))
         if config.lora_config is not None:
             inject_adapter_in_model(LoraConfig(**config.lora_config), self.language_model, adapter_name)
+            bring_lora_to_its_layers([layer for _, layer in self._lora_layers()], adapter_name)
         self._projectors[adapter_name] = projector.to(self.device)
         self._lora_configs[adapter_name] = config.lora_config
         self.set_adapter(adapter_name)
@@ -338,7 +350,6 @@ class AdapterCheckpointMixin:
         """
         self._refuse_unknown(adapter_name)
         if adapter_name != self._active_adapter:
-            self._refuse_if_dispatched("switch adapters")
             self._projectors[self._active_adapter] = self.multi_modal_projector
             self.multi_modal_projector = self._projectors.pop(adapter_name).to(self.device)
             self._active_adapter = adapter_name
@@ -372,9 +383,10 @@ class AdapterCheckpointMixin:
         The LLM is then no longer the base: the model can only be saved whole.
 
         Raises:
-            ValueError: if parts of the model are spread over devices.
+            ValueError: if parts of the model are spread over devices, or the LLM is quantised.
         """
         self._refuse_if_dispatched("merge an adapter")
+        self._refuse_if_quantised("merge an adapter")
         for name, layer in self._lora_layers():
             layer.merge()
             parent, _, child = name.rpartition(".")
@@ -392,6 +404,11 @@ class AdapterCheckpointMixin:
         """What accelerate has offloaded it brings back unchanged: a change to it would silently be lost."""
         if len(set(getattr(self, "hf_device_map", {}).values())) > 1:
             raise ValueError(f"Cannot {action} while the model is spread over devices: load it onto one device.")
+
+    def _refuse_if_quantised(self, action: str):
+        """Quantised weights are not the base's: merging would round LoRA away, and a saved copy would be a new base."""
+        if getattr(self.language_model, "is_quantized", False):
+            raise ValueError(f"Cannot {action} while the LLM is quantised: load it without quantization_config first.")
 
     def _lora_layers(self) -> list[tuple[str, LoraLayer]]:
         """The LLM's layers that have a LoRA of any adapter, with their names in the LLM."""
@@ -426,27 +443,9 @@ def _refuse_other_shape(folder: Path, config: PreTrainedConfig, recorded: dict):
             )
 
 
-def _keep_untied_head(language_model):
-    """T5's configuration always claims a tied head. Where it is not, a later `tie_weights` must not overwrite it."""
-    head = language_model.get_output_embeddings()
-    if head is not None and head.weight is not language_model.get_input_embeddings().weight:
-        language_model.config.tie_word_embeddings = False
-        language_model.all_tied_weights_keys = {
-            key: target for key, target in language_model.all_tied_weights_keys.items() if "lm_head" not in key
-        }
-
-
-def _dispatch(model, device_map, max_memory, offload_folder):
-    if isinstance(device_map, str):
-        unsplit = list(model._no_split_modules)
-        if device_map != "sequential":
-            low_zero = device_map == "balanced_low_0"
-            max_memory = get_balanced_memory(model, max_memory, no_split_module_classes=unsplit, low_zero=low_zero)
-        device_map = infer_auto_device_map(model, max_memory=max_memory, no_split_module_classes=unsplit)
-    # The projector stays where the computing is: it is small, and the mix of layers reads it while the encoder runs.
-    main_device = next((device for device in device_map.values() if device not in ("cpu", "disk")), "cpu")
-    device_map = {name: d for name, d in device_map.items() if not name.startswith("multi_modal_projector")}
-    device_map["multi_modal_projector"] = main_device
-    # WavLM reads its layers' weights around their modules, so each layer has to be brought in whole.
-    layers = model.audio_family.layers_of(model.audio_tower)
-    dispatch_model(model, device_map, offload_dir=offload_folder, preload_module_classes=[type(layers[0]).__name__])
+def _weights_files(name, location: dict) -> list[str]:
+    """The safetensors files of a whole checkpoint, be it one or several."""
+    if file := cached_file(name, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **location):
+        return [file]
+    index = cached_file(name, SAFE_WEIGHTS_INDEX_NAME, **location)
+    return get_checkpoint_shard_files(name, index, **location)[0]

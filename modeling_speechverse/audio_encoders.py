@@ -44,12 +44,15 @@ class AudioEncoderFamily:
         mask_name (`str`): name of the mask over that input's time axis, 1 on real values.
         input_rate (`float`): rate of the input's time axis, in Hz.
         fixed_parameters (`tuple[str, ...]`): beginnings of the names of parameters that never learn.
+        tower_keys (`str`, *optional*): where a checkpoint holds more than the encoder, a pattern of what stands before
+            the names of the encoder's weights; the rest is then not loaded.
     """
 
     input_name = "input_values"
     mask_name = "padding_mask"
     input_rate = float(SAMPLING_RATE)
     fixed_parameters: tuple[str, ...] = ()
+    tower_keys: str | None = None
 
     def __init__(self, config: PreTrainedConfig):
         self.config = config
@@ -169,6 +172,7 @@ class MoonshineFamily(AudioEncoderFamily):
     """Moonshine: three convolutions on the waveform with a group norm over time, then rotary transformer layers."""
 
     normalises_over_time = True
+    tower_keys = r"^(?:model\.)?encoder\."
 
     @property
     def convolutions(self):
@@ -188,6 +192,7 @@ class WhisperFamily(AudioEncoderFamily):
     mask_name = "input_features_mask"
     input_rate = 100.0  # mel frames: 16 kHz with a hop of 160 samples
     fixed_parameters = ("embed_positions.",)  # sinusoids
+    tower_keys = r"^(?:model\.)?encoder\."
 
     @property
     def convolutions(self):

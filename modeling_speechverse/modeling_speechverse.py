@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from accelerate.utils import align_module_device
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
@@ -20,10 +21,11 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, logging
 
-from .adapter_checkpoints import DEFAULT_ADAPTER, AdapterCheckpointMixin, language_model_class
+from .adapter_checkpoints import DEFAULT_ADAPTER, AdapterCheckpointMixin
 from .audio_encoders import Convolution, audio_encoder_family, length_mask, output_lengths
 from .base_checkpoints import HUB_ARGUMENTS, describe_base, resolve_base
 from .configuration_speechverse import SpeechVerseConfig, choose_strides
+from .frozen_parts import language_model_class
 
 
 logger = logging.get_logger(__name__)
@@ -86,7 +88,7 @@ class SpeechVerseLayerMix(nn.Module):
             def hook(module, args, output):
                 hidden_states = output[0] if isinstance(output, tuple) else output
                 with torch.set_grad_enabled(mix_learns):
-                    term = self.weights[index] / len(layers) * hidden_states.to(self.weights.dtype)
+                    term = self.weights[index] / len(layers) * hidden_states.to(self.weights)
                     mixed.hidden_states = term if index == 0 else mixed.hidden_states + term
 
             return hook
@@ -245,9 +247,10 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
     @torch.no_grad()
     def _scale_projector_to_embeddings(self):
         """Lets the frames start at the scale of the token embeddings beside them: std 13.5 in Flan-T5-small."""
-        embeddings = self.get_input_embeddings().weight
-        if not embeddings.is_meta:
-            self.multi_modal_projector.blocks[-1].norm.weight.fill_(embeddings.float().std())
+        embeddings = self.get_input_embeddings()
+        with align_module_device(embeddings):  # for they may be offloaded
+            if not embeddings.weight.is_meta:
+                self.multi_modal_projector.blocks[-1].norm.weight.fill_(embeddings.weight.float().std())
 
     def train(self, mode: bool = True):
         """Train mode for what learns. A frozen encoder stays in eval: its layer drop and SpecAugment must not run."""

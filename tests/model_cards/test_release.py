@@ -22,8 +22,10 @@ CODE = {
     "audio_speechverse.py",
     "base_checkpoints.py",
     "configuration_speechverse.py",
+    "frozen_parts.py",
     "modeling_speechverse.py",
     "pipeline_speechverse.py",
+    "placement.py",
     "processing_speechverse.py",
     "tasks_speechverse.py",
 }
