@@ -5,7 +5,7 @@ PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-transformers lint clean
 
 # PyTorch first: later releases and other packages' ranges would bring gigabytes of CUDA libraries.
 define environment
@@ -29,6 +29,10 @@ test: $(TEST)/installed lint
 
 test-slow: $(TEST)/installed
 	$(TEST)/bin/python -m pytest -m slow
+
+# All of transformers' own common tests; `make test` leaves out the slow ones.
+test-transformers: $(TEST)/installed
+	$(TEST)/bin/python -m pytest -m "" tests/transformers_common
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .

@@ -12,16 +12,15 @@ FOLDERS = ("modeling_speechverse", "processing", "model_cards", "training", "eva
 packages = [package for folder in FOLDERS for package in find_packages(include=[folder, f"{folder}.*"])]
 version = re.search(r'"(.+)"', (ROOT / "speechverse" / "version.py").read_text())[1]
 
+TEST = ["jiwer>=4", "parameterized", "pytest", "ruff==0.17.6", "transformers==5.23.0"]  # whose own tests are run, too
+QUANTISERS = ["bitsandbytes>=0.50", "torchao>=0.18"]  # both have a CPU path, so their tests run anywhere
 extras = {
     "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
     "eval": ["evaluate>=0.4.6", "jiwer>=4", "sacrebleu", "scipy"],
     "tts": ["py-nanotts", "hibari-tts"],
     "demo": ["py-nanotts", "onnx", "gguf", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
 }
-quantisers = {"bitsandbytes>=0.50", "torchao>=0.18"}  # both have a CPU path, so their tests run anywhere
-extras["dev"] = sorted(
-    {*extras["demo"], *extras["train"], *extras["tts"], *quantisers, "jiwer>=4", "pytest", "ruff==0.17.6"}
-)
+extras["dev"] = sorted({*extras["demo"], *extras["train"], *extras["tts"], *TEST, *QUANTISERS})
 
 setup(
     name="speechverse",

@@ -14,7 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from .base_checkpoints import HUB_ARGUMENTS, find_named_base, fingerprint, resolve_base
-from .frozen_parts import FrozenPartsLoader, keep_untied_head, place_parts
+from .frozen_parts import FrozenPartsLoader, attention_of_parts, keep_untied_head, place_parts
 from .placement import asks_for_several_places, bring_lora_to_its_layers
 
 
@@ -123,8 +123,9 @@ class AdapterCheckpointMixin:
             pretrained_model_name_or_path (`str` or `os.PathLike`): folder or Hub id.
             audio_base, text_base (`str`, *optional*): folder or Hub id of a base, in place of the recorded one.
             config, **kwargs: as in `PreTrainedModel.from_pretrained`: `dtype`, `device_map`, `max_memory`,
-                `offload_folder`, `quantization_config` (of the LLM), `attn_implementation` (a string is the LLM's; a
-                dict names `audio_config` and `text_config`), `local_files_only`, `token`, `revision`, ...
+                `offload_folder`, `quantization_config` (of the LLM), `attn_implementation` (a string is the LLM's, but
+                "eager" is both's; a dict names `audio_config` and `text_config`), `local_files_only`, `token`,
+                `revision`, ...
 
         Raises:
             FileNotFoundError: if a base is not found.
@@ -184,8 +185,8 @@ class AdapterCheckpointMixin:
     def _from_whole_checkpoint(cls, pretrained_model_name_or_path, *model_args, config, **kwargs):
         """transformers' own loading, then what it does not know: what learns, and that T5's head may be untied."""
         with_info = kwargs.pop("output_loading_info", False)
-        if isinstance(kwargs.get("attn_implementation"), str):
-            kwargs["attn_implementation"] = {"text_config": kwargs["attn_implementation"]}
+        if kwargs.get("attn_implementation") is not None:
+            kwargs["attn_implementation"] = attention_of_parts(kwargs["attn_implementation"])
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
         )
@@ -234,7 +235,13 @@ class AdapterCheckpointMixin:
             quantization_config=quantization_config,
         )
         loader = FrozenPartsLoader(
-            config, from_whole, dtype, attn_implementation, quantization_config, placement, offload_folder
+            config,
+            from_whole,
+            dtype,
+            attention_of_parts(attn_implementation),
+            quantization_config,
+            placement,
+            offload_folder,
         )
         audio_tower = loader.audio_tower(audio_folder)
         language_model = loader.language_model(text_folder)

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.output_capturing import capture_outputs
 
 
 SAMPLING_RATE = 16_000  # Hz: every encoder here was trained on it
@@ -92,48 +94,55 @@ class AudioEncoderFamily:
         """The transformer layers, in order."""
         return tower.encoder.layers
 
-    def run(self, tower: nn.Module, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Last hidden state `(batch, frames, hidden_size)`; `mask` `(batch, time)` is `None` where nothing is padded."""
-        return tower(inputs, attention_mask=mask).last_hidden_state
+    def run(self, tower: nn.Module, inputs: torch.Tensor, mask: torch.Tensor | None, **kwargs) -> BaseModelOutput:
+        """What the encoder puts out; `mask` `(batch, time)` is `None` where nothing is padded."""
+        return tower(inputs, attention_mask=mask, **kwargs)
 
-    def encode(self, tower, inputs, lengths, layer_mix=None) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, tower, inputs, lengths, layer_mix=None, **kwargs) -> tuple[BaseModelOutput, torch.Tensor]:
         """Encodes a padded batch so that every row is what it would be alone.
 
         Args:
             tower (`nn.Module`): the encoder.
             inputs (`torch.Tensor`): `(batch, samples)` or `(batch, mel bins, mel frames)`.
             lengths (`torch.Tensor`): `(batch,)`, the real steps of each row's time axis.
-            layer_mix (`nn.Module`, *optional*): mixes the layers' outputs; by default the last hidden state is taken.
+            layer_mix (`nn.Module`, *optional*): mixes the layers' outputs; the mix then is the last hidden state.
+            **kwargs: for the encoder: `output_hidden_states`, `output_attentions`.
 
         Returns:
-            hidden states `(batch, frames, hidden_size)` and their number in each row, `(batch,)`.
+            the encoder's output, its last hidden state `(batch, frames, hidden_size)`, and the number of frames in each
+            row, `(batch,)`.
         """
         frame_lengths = output_lengths(lengths, self.convolutions)
         self._refuse_impossible(lengths, frame_lengths)
         if self.normalises_over_time:
-            return self._encode_equal_lengths(tower, inputs, lengths, frame_lengths, layer_mix), frame_lengths
+            return self._encode_equal_lengths(tower, inputs, lengths, layer_mix, **kwargs), frame_lengths
         padded = bool((lengths < inputs.shape[-1]).any())
         mask = length_mask(lengths, inputs.shape[-1]).long() if padded else None
-        return self._run_and_mix(tower, inputs, mask, layer_mix), frame_lengths
+        return self._run_and_mix(tower, inputs, mask, layer_mix, **kwargs), frame_lengths
 
-    def _encode_equal_lengths(self, tower, inputs, lengths, frame_lengths, layer_mix):
-        rows = [None] * len(lengths)
+    def _encode_equal_lengths(self, tower, inputs, lengths, layer_mix, **kwargs):
+        rows, outputs = [], []
         for length in lengths.unique().tolist():
-            index = (lengths == length).nonzero().flatten()
-            encoded = self._run_and_mix(tower, inputs[index][..., :length], None, layer_mix)
-            for row, hidden_states in zip(index.tolist(), encoded, strict=True):
-                rows[row] = hidden_states
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            rows.append((lengths == length).nonzero().flatten())
+            outputs.append(self._run_and_mix(tower, inputs[rows[-1]][..., :length], None, layer_mix, **kwargs))
+        per_layer = {}
+        for name in ("hidden_states", "attentions"):
+            if outputs[0].get(name) is not None:
+                layers = zip(*(output[name] for output in outputs), strict=True)
+                per_layer[name] = tuple(_join_rows(parts, rows) for parts in layers)
+        last_hidden_state = _join_rows([output.last_hidden_state for output in outputs], rows)
+        return BaseModelOutput(last_hidden_state=last_hidden_state, **per_layer)
 
-    def _run_and_mix(self, tower, inputs, mask, layer_mix):
+    def _run_and_mix(self, tower, inputs, mask, layer_mix, **kwargs):
         # A frozen tower costs no graph, while the mix of its layers needs one.
         tower_learns = torch.is_grad_enabled() and any(p.requires_grad for p in tower.parameters())
         if layer_mix is None:
             with torch.set_grad_enabled(tower_learns):
-                return self.run(tower, inputs, mask)
+                return self.run(tower, inputs, mask, **kwargs)
         with layer_mix.listen(self.layers_of(tower)) as mixed, torch.set_grad_enabled(tower_learns):
-            self.run(tower, inputs, mask)
-        return mixed.hidden_states
+            output = self.run(tower, inputs, mask, **kwargs)
+        output.last_hidden_state = mixed.hidden_states
+        return output
 
     def _refuse_impossible(self, lengths, frame_lengths):
         if (frame_lengths < 1).any():
@@ -208,25 +217,39 @@ class WhisperFamily(AudioEncoderFamily):
     def layers_of(self, tower):
         return tower.layers
 
-    def run(self, tower, inputs, mask):
-        # WhisperEncoder.forward insists on 3,000 mel frames and ignores masks, so its parts are called in turn.
-        frame_mask = None
-        if mask is not None:
-            inputs = inputs * mask[:, None, :]
-        hidden_states = nn.functional.gelu(tower.conv1(inputs))
-        if mask is not None:
-            hidden_states = hidden_states * mask[:, None, :]  # the second convolution must see silence there, too
-            frame_mask = length_mask(output_lengths(mask.sum(-1), self.convolutions), (mask.shape[-1] + 1) // 2)
-        hidden_states = nn.functional.gelu(tower.conv2(hidden_states)).transpose(1, 2)
-        positions = torch.arange(hidden_states.shape[1], device=hidden_states.device)
-        hidden_states = hidden_states + tower.embed_positions(positions)
-        hidden_states = nn.functional.dropout(hidden_states, p=tower.dropout, training=tower.training)
-        attention_mask = create_bidirectional_mask(
-            config=tower.config, inputs_embeds=hidden_states, attention_mask=frame_mask
-        )
-        for layer in tower.layers:
-            hidden_states = layer(hidden_states, attention_mask)
-        return tower.layer_norm(hidden_states)
+    def run(self, tower, inputs, mask, **kwargs):
+        return _run_whisper(tower, inputs, mask, self.convolutions, **kwargs)
+
+
+@capture_outputs
+def _run_whisper(tower, inputs, mask, convolutions, **kwargs):
+    # WhisperEncoder.forward insists on 3,000 mel frames and ignores masks, so its parts are called in turn.
+    frame_mask = None
+    if mask is not None:
+        inputs = inputs * mask[:, None, :]
+    hidden_states = nn.functional.gelu(tower.conv1(inputs))
+    if mask is not None:
+        hidden_states = hidden_states * mask[:, None, :]  # the second convolution must see silence there, too
+        frame_mask = length_mask(output_lengths(mask.sum(-1), convolutions), (mask.shape[-1] + 1) // 2)
+    hidden_states = nn.functional.gelu(tower.conv2(hidden_states)).transpose(1, 2)
+    positions = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+    hidden_states = hidden_states + tower.embed_positions(positions)
+    hidden_states = nn.functional.dropout(hidden_states, p=tower.dropout, training=tower.training)
+    attention_mask = create_bidirectional_mask(
+        config=tower.config, inputs_embeds=hidden_states, attention_mask=frame_mask
+    )
+    for layer in tower.layers:
+        hidden_states = layer(hidden_states, attention_mask)
+    return BaseModelOutput(last_hidden_state=tower.layer_norm(hidden_states))
+
+
+def _join_rows(parts, rows: list[torch.Tensor]) -> torch.Tensor:
+    """One batch of parts with other lengths, zero-padded; `rows[i]` says which of its rows are those of `parts[i]`."""
+    sizes = [max(axis) for axis in zip(*(part.shape[1:] for part in parts), strict=True)]
+    joined = parts[0].new_zeros(sum(map(len, rows)), *sizes)
+    for part, index in zip(parts, rows, strict=True):
+        joined[(index, *map(slice, part.shape[1:]))] = part
+    return joined
 
 
 AUDIO_ENCODER_FAMILIES: dict[str, type[AudioEncoderFamily]] = {

@@ -25,6 +25,14 @@ def language_model_class(text_config: PreTrainedConfig) -> type:
     return AutoModelForSeq2SeqLM if text_config.is_encoder_decoder else AutoModelForCausalLM
 
 
+def attention_of_parts(attn_implementation: str | dict | None) -> dict:
+    """A string is the LLM's attention, since not every encoder has them all; "eager" is everyone's."""
+    if isinstance(attn_implementation, dict):
+        return attn_implementation
+    audio = {"audio_config": "eager"} if attn_implementation == "eager" else {}
+    return {"text_config": attn_implementation, **audio}
+
+
 @dataclass
 class FrozenPartsLoader:
     """How the encoder and the LLM are to be loaded.
@@ -33,7 +41,7 @@ class FrozenPartsLoader:
         config ([`SpeechVerseConfig`]): the model's configuration.
         from_whole (`bool`): whether the folders are those of a whole checkpoint, rather than of the bases.
         dtype (`str` or `torch.dtype`): `"auto"` keeps each part's own.
-        attn_implementation (`str` or `dict`, *optional*): a string is the LLM's alone, for WavLM has only one.
+        attn_implementation (`dict`): by `audio_config` and `text_config`, see [`attention_of_parts`].
         quantization_config (*optional*): of the LLM.
         placement ([`Placement`], *optional*): where the parts go.
         offload_folder (`str` or `os.PathLike`, *optional*): for what is offloaded to the disk and cannot stay in its
@@ -43,14 +51,12 @@ class FrozenPartsLoader:
     config: PreTrainedConfig
     from_whole: bool
     dtype: str | torch.dtype
-    attn_implementation: str | dict | None
+    attn_implementation: dict[str, str | None]
     quantization_config: object | None
     placement: Placement | None
     offload_folder: str | None
 
     def __post_init__(self):
-        if not isinstance(self.attn_implementation, dict):
-            self.attn_implementation = {"text_config": self.attn_implementation}
         base_is_quantised = getattr(self.config.text_config, "quantization_config", None) is not None
         is_quantised = self.quantization_config is not None or base_is_quantised
         if is_quantised and self.placement is not None and self.placement.offloads("language_model"):

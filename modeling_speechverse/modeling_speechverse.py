@@ -19,7 +19,8 @@ from transformers import (
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, logging
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 
 from .adapter_checkpoints import DEFAULT_ADAPTER, AdapterCheckpointMixin
 from .audio_encoders import Convolution, audio_encoder_family, length_mask, output_lengths
@@ -45,6 +46,8 @@ class SpeechVerseAudioFeatures(BaseModelOutputWithPooling):
             The projected frames, at about 12.5 Hz; beyond an audio's end they mean nothing.
         attention_mask (`torch.BoolTensor` of shape `(num_audios, projected frames)`):
             True on the projected frames that are real.
+        hidden_states, attentions (`tuple[torch.FloatTensor]`):
+            The encoder's own, where they were asked for.
     """
 
     attention_mask: torch.BoolTensor | None = None
@@ -261,9 +264,9 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
 
     def _set_gradient_checkpointing(self, enable=True, **kwargs):
         super()._set_gradient_checkpointing(enable, **kwargs)
-        # A frozen encoder keeps no activations. Recomputing one whose layers are mixed would run the mix's hooks in
-        # the backward pass, when they no longer listen.
-        if enable and (self.config.freeze_audio_tower or self.config.layer_mix == "learned"):
+        # In a frozen encoder it does nothing, since that stays in eval. Recomputing one that learns and whose layers are
+        # mixed would run the mix's hooks in the backward pass, when they no longer listen.
+        if enable and not self.config.freeze_audio_tower and self.config.layer_mix == "learned":
             for module in self.audio_tower.modules():
                 if hasattr(module, "gradient_checkpointing"):
                     module.gradient_checkpointing = False
@@ -296,6 +299,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
         """The convolutions over time from the encoder's frames to the projected ones."""
         return [block.geometry for block in self.multi_modal_projector.blocks]
 
+    @can_return_tuple
     def get_audio_features(
         self,
         input_values: torch.FloatTensor | None = None,
@@ -304,6 +308,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
         input_features_mask: torch.LongTensor | None = None,
         audio_hidden_states: torch.FloatTensor | None = None,
         audio_hidden_states_mask: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SpeechVerseAudioFeatures:
         """Encodes and projects recordings. Masks are padded on the right.
 
@@ -315,13 +320,14 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             audio_hidden_states (`torch.FloatTensor` of shape `(num_audios, frames, audio hidden_size)`, *optional*):
                 what the encoder gave earlier, in place of its input; the encoder is then not run.
             audio_hidden_states_mask (`torch.LongTensor` of shape `(num_audios, frames)`, *optional*): 1 on real frames.
+            **kwargs: for the encoder: `output_hidden_states`, `output_attentions`.
 
         Raises:
             ValueError: if there is no audio, or not in the form that this encoder takes.
         """
         if audio_hidden_states is not None:
-            hidden_states = audio_hidden_states
-            lengths = _row_lengths(hidden_states.shape[1], hidden_states, audio_hidden_states_mask)
+            encoded = BaseModelOutputWithPooling(last_hidden_state=audio_hidden_states)
+            lengths = _row_lengths(audio_hidden_states.shape[1], audio_hidden_states, audio_hidden_states_mask)
         else:
             inputs = {"input_values": input_values, "input_features": input_features}[self.audio_family.input_name]
             mask = {"padding_mask": padding_mask, "input_features_mask": input_features_mask}[
@@ -333,13 +339,19 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
                     "make the inputs with the processor of the same checkpoint."
                 )
             lengths = _row_lengths(inputs.shape[-1], inputs, mask)
-            hidden_states, lengths = self.audio_family.encode(
-                self.audio_tower, inputs.to(self.audio_tower.dtype), lengths, self.multi_modal_projector.layer_mix
+            encoded, lengths = self.audio_family.encode(
+                self.audio_tower,
+                inputs.to(self.audio_tower.dtype),
+                lengths,
+                self.multi_modal_projector.layer_mix,
+                **kwargs,
             )
-        projected, projected_lengths = self.multi_modal_projector(hidden_states, lengths)
+        projected, projected_lengths = self.multi_modal_projector(encoded.last_hidden_state, lengths)
         return SpeechVerseAudioFeatures(
-            last_hidden_state=hidden_states,
+            last_hidden_state=encoded.last_hidden_state,
             pooler_output=projected,
+            hidden_states=encoded.get("hidden_states"),
+            attentions=encoded.get("attentions"),
             attention_mask=length_mask(projected_lengths, projected.shape[1]),
         )
 
@@ -359,6 +371,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             )
         return mask
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor,
@@ -395,6 +408,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             input_features_mask=input_features_mask,
             audio_hidden_states=audio_hidden_states,
             audio_hidden_states_mask=audio_hidden_states_mask,
+            return_dict=True,
         )
         frames = audio.pooler_output[audio.attention_mask].to(inputs_embeds.device, inputs_embeds.dtype)
         is_audio = self.get_placeholder_mask(input_ids, audio.attention_mask.sum(-1))
@@ -407,6 +421,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
 class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
     """Answers instructions about recordings."""
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -419,7 +434,7 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
         audio_hidden_states_mask: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ):
         """The LLM's logits, and the loss where there are labels.
 
@@ -428,7 +443,8 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
                 a decoder-only one `(batch, length)`, beside `input_ids`. -100 is not learned.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): tokens to learn in the whole optimizer step, over
                 all its micro-batches and ranks; the loss is then their sum over it, else their mean.
-            **kwargs: for the LLM, such as `decoder_input_ids`, `past_key_values`, `use_cache`, `output_attentions`.
+            **kwargs: for the LLM, such as `decoder_input_ids`, `past_key_values`, `use_cache`, `output_attentions`; and
+                `shift_labels`, what each position's logits have to predict, where a trainer has shifted the labels.
             The rest is as in [`SpeechVerseModel.forward`].
 
         Returns:
@@ -443,6 +459,7 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
             input_features_mask=input_features_mask,
             audio_hidden_states=audio_hidden_states,
             audio_hidden_states_mask=audio_hidden_states_mask,
+            return_dict=True,
         )
         if self.config.is_encoder_decoder:
             if labels is not None and kwargs.get("decoder_input_ids") is None:
@@ -451,6 +468,7 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
             # Padding on either side must not shift positions.
             position_ids = (embedded.attention_mask.cumsum(-1) - 1).clamp(min=0)
             kwargs["position_ids"] = position_ids[:, -input_ids.shape[1] :]  # with a cache only the new tokens come in
+        shift_labels = kwargs.pop("shift_labels", None)  # no parameter: Trainer would look for it among the labels
         if labels is not None:
             kwargs.setdefault("use_cache", False)
         output = self.language_model(
@@ -458,14 +476,16 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
         )
         if labels is not None:
             # A decoder-only LLM's logits at t predict t + 1: the loss shifts. An encoder-decoder's are already beside.
-            shifted = {"shift_labels": labels} if self.config.is_encoder_decoder else {}
-            output.loss = self.loss_function(
+            if shift_labels is None and self.config.is_encoder_decoder:
+                shift_labels = labels
+            loss = self.loss_function(
                 logits=output.logits,
                 labels=labels,
                 vocab_size=output.logits.shape[-1],
                 num_items_in_batch=num_items_in_batch,
-                **shifted,
+                shift_labels=shift_labels,
             )
+            output = type(output)(**{**output, "loss": loss})  # made anew, so that the loss stands first in a tuple
         return output
 
     @torch.no_grad()
@@ -502,6 +522,7 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
             input_features_mask=input_features_mask,
             audio_hidden_states=audio_hidden_states,
             audio_hidden_states_mask=audio_hidden_states_mask,
+            return_dict=True,
         )
         if not self.config.is_encoder_decoder and not embedded.attention_mask[:, -1].all():
             raise ValueError("A decoder-only LLM generates after its input: pad it on the left, not on the right.")

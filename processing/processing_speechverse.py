@@ -3,10 +3,12 @@
 import itertools
 import numbers
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils import cached_file
 
 from .audio_speechverse import MIN_SECONDS, audio_name, load_audio
@@ -23,15 +25,34 @@ AUDIO_INPUTS = {
 }
 
 
+class SpeechVerseTextKwargs(TypedDict, total=False):
+    padding: bool | str | None
+    max_length: int | None
+    padding_side: Literal["left", "right"] | None
+    return_tensors: str | None
+
+
+class SpeechVerseAudioKwargs(TypedDict, total=False):
+    sampling_rate: int | None
+    return_tensors: str | None
+
+
+class SpeechVerseProcessorKwargs(ProcessingKwargs, total=False):
+    """What a call takes beside its inputs, flat or in `text_kwargs` and `audio_kwargs`, as in transformers."""
+
+    text_kwargs: SpeechVerseTextKwargs
+    audio_kwargs: SpeechVerseAudioKwargs
+
+
 class SpeechVerseProcessor(ProcessorMixin):
     """Makes the inputs of a SpeechVerse model, and reads its answers.
 
     Args:
         feature_extractor: the encoder's own.
         tokenizer: the LLM's own; the audio token is added to it.
-        encoder_convolutions, projector_convolutions (`list[tuple[int, int, int]]`): kernel size, stride and padding of
-            every convolution over time, from the encoder's input to its frames and from there to the projected ones;
-            they tell how many audio tokens a recording takes.
+        encoder_convolutions, projector_convolutions (`list[tuple[int, int, int]]`, *optional*): kernel size, stride and
+            padding of every convolution over time, from the encoder's input to its frames and from there to the
+            projected ones; they tell how many audio tokens a recording takes. Without them it takes text alone.
         max_audio_steps (`int`, *optional*): longest input of the encoder, in steps of its time axis.
         is_encoder_decoder (`bool`, *optional*, defaults to `True`): whether the LLM is one. A decoder-only LLM is
             spoken to in its chat template, where it has one.
@@ -39,20 +60,22 @@ class SpeechVerseProcessor(ProcessorMixin):
         tasks ([`TaskBank`], *optional*): the tasks that the model was trained on.
     """
 
+    valid_processor_kwargs = SpeechVerseProcessorKwargs
+
     def __init__(
         self,
         feature_extractor,
         tokenizer,
-        encoder_convolutions,
-        projector_convolutions,
+        encoder_convolutions=None,
+        projector_convolutions=None,
         max_audio_steps=None,
         is_encoder_decoder=True,
         audio_token=AUDIO_TOKEN,
         tasks=None,
         chat_template=None,
     ):
-        self.encoder_convolutions = [list(convolution) for convolution in encoder_convolutions]
-        self.projector_convolutions = [list(convolution) for convolution in projector_convolutions]
+        self.encoder_convolutions = encoder_convolutions and [list(c) for c in encoder_convolutions]
+        self.projector_convolutions = projector_convolutions and [list(c) for c in projector_convolutions]
         self.max_audio_steps = max_audio_steps
         self.is_encoder_decoder = is_encoder_decoder
         self.audio_token = audio_token
@@ -122,14 +145,12 @@ class SpeechVerseProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        text=None,
+        text: str | list[str] | None = None,
         audio=None,
         *,
         task: str | None = None,
         text_target=None,
-        sampling_rate: int | None = None,
-        padding_side: str | None = None,
-        return_tensors: str = "pt",
+        **kwargs: Unpack[SpeechVerseProcessorKwargs],
     ) -> BatchFeature:
         """Makes a padded batch.
 
@@ -140,9 +161,13 @@ class SpeechVerseProcessor(ProcessorMixin):
                 [`~audio_speechverse.load_audio`] takes; without any the input is text alone.
             task (`str`, *optional*): a task of the bank, in place of `text`: its first prompt is used.
             text_target (`str` or `list[str]`, *optional*): the answers, to learn from; adds `labels`.
-            sampling_rate (`int`, *optional*): rate of bare arrays, Hz.
-            padding_side (`str`, *optional*): see [`~SpeechVerseProcessor.pad`].
-            return_tensors (`str`, *optional*, defaults to `"pt"`): only PyTorch tensors are made.
+            **kwargs: flat or, as in transformers, in `text_kwargs`, `audio_kwargs` or `common_kwargs`:
+                sampling_rate (`int`, *optional*): rate of bare arrays, Hz.
+                padding (`bool` or `str`, *optional*, defaults to `"longest"`): `"max_length"` pads tokens to `max_length`;
+                    `False` refuses rows of different length. What the tokenizer was made with counts, too.
+                max_length (`int`, *optional*): for `padding="max_length"`; nothing is ever cut.
+                padding_side (`str`, *optional*): see [`~SpeechVerseProcessor.pad`].
+                return_tensors (`str`, *optional*, defaults to `"pt"`): only PyTorch tensors are made.
 
         Returns:
             `BatchFeature` with `input_ids` and `attention_mask` `(batch, length)`, int64; with audio, either
@@ -152,8 +177,7 @@ class SpeechVerseProcessor(ProcessorMixin):
         Raises:
             ValueError: if instructions, recordings and targets do not match in number, or a recording cannot be used.
         """
-        if return_tensors != "pt":
-            raise ValueError(f"return_tensors is {return_tensors!r}; only 'pt' is supported.")
+        text_kwargs, audio_kwargs = self._call_options(kwargs)
         if (text is None) == (task is None):
             raise ValueError("Give either an instruction (text=) or a task (task=).")
         text = self.tasks[task].prompts[0] if text is None else text
@@ -168,12 +192,35 @@ class SpeechVerseProcessor(ProcessorMixin):
             if len(text_target) != len(texts):
                 raise ValueError(f"There are {len(texts)} instructions but {len(text_target)} targets.")
         examples = [
-            self.encode(instruction, recordings, target, sampling_rate=sampling_rate)
+            self.encode(instruction, recordings, target, sampling_rate=audio_kwargs.get("sampling_rate"))
             for instruction, recordings, target in zip(
                 texts, self._share_out(texts, audios), text_target or itertools.repeat(None), strict=False
             )
         ]
-        return self.pad(examples, padding_side=padding_side)
+        lengths = {len(example["input_ids"]) for example in examples}
+        if text_kwargs.get("padding") in (False, "do_not_pad") and len(lengths) > 1:
+            raise ValueError(f"Rows of {min(lengths)} to {max(lengths)} tokens make no tensor without padding.")
+        max_length = text_kwargs.get("max_length") if text_kwargs.get("padding") == "max_length" else None
+        return self.pad(examples, padding_side=text_kwargs.get("padding_side"), max_length=max_length)
+
+    def _call_options(self, kwargs: dict) -> tuple[dict, dict]:
+        """A call's options for text and for audio, with those that the tokenizer was made with."""
+        known = {
+            "text_kwargs": SpeechVerseTextKwargs.__annotations__,
+            "audio_kwargs": SpeechVerseAudioKwargs.__annotations__,
+        }
+        known["common_kwargs"] = known["text_kwargs"] | known["audio_kwargs"]
+        unknown = kwargs.keys() - known.keys() - known["common_kwargs"].keys()
+        unknown = unknown.union(*((kwargs.get(group) or {}).keys() - names.keys() for group, names in known.items()))
+        if unknown:
+            raise TypeError(f"The processor takes no argument {', '.join(sorted(unknown))}.")
+        # A tokenizer's padding side does not count: whether an LLM reads or writes decides it, see `pad`.
+        from_tokenizer = {k: v for k, v in self.tokenizer.init_kwargs.items() if k in ("padding", "max_length")}
+        merged = self._merge_kwargs(tokenizer_init_kwargs=from_tokenizer, **kwargs)
+        for group in ("text_kwargs", "audio_kwargs"):
+            if merged[group].get("return_tensors") not in (None, "pt"):
+                raise ValueError(f"return_tensors is {merged[group]['return_tensors']!r}; only 'pt' is supported.")
+        return merged["text_kwargs"], merged["audio_kwargs"]
 
     def _batch_size(self, text: str, audios: list) -> int:
         return len(audios) if audios and text.count(self.audio_token) <= 1 else 1
@@ -255,6 +302,11 @@ class SpeechVerseProcessor(ProcessorMixin):
 
     def num_audio_tokens(self, input_name: str, features: np.ndarray) -> int:
         """Projected frames of one recording, which is the number of audio tokens it takes."""
+        if self.encoder_convolutions is None or self.projector_convolutions is None:
+            raise ValueError(
+                "This processor does not know the model's convolutions, so it takes no recordings: make it by "
+                "SpeechVerseProcessor.for_model, or load that of a checkpoint."
+            )
         if input_name == "audio_hidden_states":  # the encoder's convolutions are behind them
             length, convolutions = features.shape[0], self.projector_convolutions
         else:
@@ -279,28 +331,44 @@ class SpeechVerseProcessor(ProcessorMixin):
             for token in ([input_id] * next(counts) if input_id == self.audio_token_id else [input_id])
         ]
 
-    def pad(self, examples: list[dict], padding_side: str | None = None) -> BatchFeature:
+    def pad(
+        self, examples: list[dict], padding_side: str | None = None, max_length: int | None = None
+    ) -> BatchFeature:
         """Pads examples of [`~SpeechVerseProcessor.encode`] into one batch.
 
         Args:
             examples (`list[dict]`): the examples; all with labels, or none.
             padding_side (`str`, *optional*): side on which tokens are padded. By default `"left"` where a decoder-only
                 LLM is going to write, that is without labels, and `"right"` elsewhere.
+            max_length (`int`, *optional*): length to pad tokens to. By default that of the longest row.
 
         Returns:
             `BatchFeature`, as [`~SpeechVerseProcessor.__call__`] does; `audio_hidden_states` are `(num_audios, frames,
             hidden)`.
+
+        Raises:
+            ValueError: if a row is longer than `max_length`.
         """
         has_labels = "labels" in examples[0]
         if padding_side is None:
             padding_side = "right" if has_labels or self.is_encoder_decoder else "left"
         input_ids = [example["input_ids"] for example in examples]
+        length = max(map(len, input_ids))
+        if max_length is not None:
+            if length > max_length:
+                raise ValueError(
+                    f"An input has {length} tokens, more than max_length={max_length}; nothing is cut off silently."
+                )
+            length = max_length
         batch = {
-            "input_ids": _pad_tokens(input_ids, self.tokenizer.pad_token_id, padding_side),
-            "attention_mask": _pad_tokens([[1] * len(ids) for ids in input_ids], 0, padding_side),
+            "input_ids": _pad_tokens(input_ids, self.tokenizer.pad_token_id, padding_side, length),
+            "attention_mask": _pad_tokens([[1] * len(ids) for ids in input_ids], 0, padding_side, length),
         }
         if has_labels:
-            batch["labels"] = _pad_tokens([example["labels"] for example in examples], IGNORED_LABEL, padding_side)
+            labels = [example["labels"] for example in examples]
+            if self.is_encoder_decoder:  # a decoder-only LLM's stand beside its input
+                length = max(map(len, labels))
+            batch["labels"] = _pad_tokens(labels, IGNORED_LABEL, padding_side, length)
         for name, mask_name in AUDIO_INPUTS.items():
             features = [torch.as_tensor(array) for example in examples for array in example.get(name, [])]
             if features:
@@ -316,7 +384,8 @@ class SpeechVerseProcessor(ProcessorMixin):
         output = super().to_dict()
         for runtime in ("tasks", "audio_token_id"):
             output.pop(runtime, None)
-        return output
+        # Where transformers finds this class among a checkpoint's own files, where this package is not installed.
+        return output | {"auto_map": {"AutoProcessor": "processing_speechverse.SpeechVerseProcessor"}}
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Saves the feature extractor, the tokenizer, the task bank as `tasks.json`, and the code that reads them."""
@@ -348,8 +417,7 @@ def flatten_audio(audio) -> list:
     return [recording for item in audio for recording in flatten_audio(item)]
 
 
-def _pad_tokens(rows: list[list[int]], value: int, side: str) -> torch.Tensor:
-    length = max(len(row) for row in rows)
+def _pad_tokens(rows: list[list[int]], value: int, side: str, length: int) -> torch.Tensor:
     padding = ([value] * (length - len(row)) for row in rows)
     return torch.tensor([row + pad if side == "right" else pad + row for row, pad in zip(rows, padding, strict=True)])
 

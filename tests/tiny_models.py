@@ -121,16 +121,20 @@ def tiny_feature_extractor(audio: str):
     return Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=True)
 
 
-def tiny_model(audio: str = "wavlm", text: str = "t5", seed: int = 0, lora: bool = True, **config):
-    """A SpeechVerse model with random weights, large enough that every path carries signal; LoRA's B too."""
-    torch.manual_seed(seed)
-    config = SpeechVerseConfig(
+def tiny_config(audio: str = "wavlm", text: str = "t5", lora: bool = True, **config) -> SpeechVerseConfig:
+    config.setdefault("audio_token_id", len(WORDS.split()))
+    return SpeechVerseConfig(
         audio_config=AUDIO_CONFIGS[audio](),
         text_config=TEXT_CONFIGS[text](),
         lora_config={"r": 2, "lora_alpha": 4, "target_modules": LORA_TARGETS[text]} if lora else None,
-        audio_token_id=len(WORDS.split()),
         **config,
     )
+
+
+def tiny_model(audio: str = "wavlm", text: str = "t5", seed: int = 0, lora: bool = True, **config):
+    """A SpeechVerse model with random weights, large enough that every path carries signal; LoRA's B too."""
+    torch.manual_seed(seed)
+    config = tiny_config(audio, text, lora, **config)
     model = SpeechVerseForConditionalGeneration(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

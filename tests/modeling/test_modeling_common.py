@@ -214,6 +214,48 @@ def test_cached_encoder_output_gives_the_same_answer(audio):
     torch.testing.assert_close(model(**cached).logits, model(**direct).logits, atol=1e-5, rtol=0)
 
 
+@every_encoder
+@every_mix
+def test_encoder_layers_of_a_padded_batch_equal_single_ones(audio, layer_mix):
+    model, processor = joined(audio, "t5", layer_mix=layer_mix)
+    model.set_attn_implementation("eager")
+    name = processor.audio_input_name
+    mask_name = processor.model_input_names[-1]
+    batch = batch_of(processor)
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    together = model.get_audio_features(**{key: batch[key] for key in (name, mask_name)}, **asked)
+    assert len(together.hidden_states) == len(together.attentions) + 1 == 4
+    for row, length in enumerate(batch[mask_name].sum(-1).tolist()):
+        alone = model.get_audio_features(**{name: batch[name][row : row + 1, ..., :length]}, **asked)
+        frames = alone.last_hidden_state.shape[1]
+        assert alone.attentions[0].shape == (1, 4, frames, frames)
+        for ours, expected in zip(together.hidden_states, alone.hidden_states, strict=True):
+            torch.testing.assert_close(ours[row, :frames], expected[0], atol=1e-4, rtol=0)
+        for ours, expected in zip(together.attentions, alone.attentions, strict=True):
+            torch.testing.assert_close(ours[row, :, :frames, :frames], expected[0], atol=1e-4, rtol=0)
+    plain = model.get_audio_features(**{key: batch[key] for key in (name, mask_name)})
+    assert plain.hidden_states is None and plain.attentions is None
+    torch.testing.assert_close(plain.pooler_output, together.pooler_output)
+
+
+@every_pair
+def test_a_tuple_holds_the_loss_first(audio, text):
+    model, processor = joined(audio, text)
+    batch = batch_of(processor)
+    output = model(**batch)
+    as_tuple = model(**batch, return_dict=False)
+    assert torch.equal(as_tuple[0], output.loss) and torch.equal(as_tuple[1], output.logits)
+
+
+@every_pair
+def test_labels_that_were_shifted_already(audio, text):
+    model, processor = joined(audio, text)
+    batch = batch_of(processor)
+    labels = batch["labels"]
+    shifted = labels if text == "t5" else torch.nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].contiguous()
+    torch.testing.assert_close(model(**batch, shift_labels=shifted).loss, model(**batch).loss)
+
+
 @pytest.mark.parametrize("text", TEXT_CONFIGS)
 def test_text_without_audio_is_the_llm_alone(text):
     model, processor = joined("wavlm", text)

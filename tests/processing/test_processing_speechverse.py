@@ -165,6 +165,44 @@ def test_tokens_are_padded_on_the_left_only_where_a_decoder_is_to_write(processo
 
 
 @every_llm
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_tokens_are_padded_to_a_length(text, side):
+    processor = processor_of(text)
+    inputs = {"text": "say it", "audio": recordings(), "text_target": "yes".split() * 3}
+    plain = processor(**inputs, padding_side=side)
+    padded = processor(**inputs, padding_side=side, padding="max_length", max_length=50)
+    assert padded["input_ids"].shape == padded["attention_mask"].shape == (3, 50)
+    assert padded["labels"].shape == ((3, 50) if text == "llama" else plain["labels"].shape)
+    for ours, expected in zip(padded["input_ids"], plain["input_ids"], strict=True):
+        kept = ours[-len(expected) :] if side == "left" else ours[: len(expected)]
+        assert torch.equal(kept, expected)
+    with pytest.raises(ValueError, match="more than max_length=8; nothing is cut off silently"):
+        processor(**inputs, padding="max_length", max_length=8)
+
+
+def test_options_come_flat_or_grouped_as_in_transformers(processor):
+    flat = processor(
+        "say it", noise(0.5), sampling_rate=16_000, padding=True, padding_side="left", return_tensors="pt"
+    )
+    grouped = processor(
+        "say it",
+        noise(0.5),
+        text_kwargs={"padding": True, "padding_side": "left"},
+        audio_kwargs={"sampling_rate": 16_000},
+        common_kwargs={"return_tensors": "pt"},
+    )
+    assert_same(flat, grouped)
+    with pytest.raises(TypeError, match="takes no argument smapling_rate, truncation"):
+        processor("say it", noise(0.5), audio_kwargs={"smapling_rate": 16_000}, truncation=True)
+
+
+def test_rows_of_unlike_length_need_padding(processor):
+    processor(text=["say it", "say red"], padding=False)
+    with pytest.raises(ValueError, match="Rows of 3 to 4 tokens make no tensor without padding"):
+        processor(text=["say it", "say red ?"], padding=False)
+
+
+@every_llm
 def test_text_alone_is_what_the_tokenizer_makes_of_it(text):
     processor = processor_of(text)
     batch = processor(text=["say it", "which colour ?"])
@@ -290,6 +328,13 @@ def test_bad_recording_is_refused_with_its_reason(processor):
 def test_only_torch_tensors_are_made(processor):
     with pytest.raises(ValueError, match="return_tensors is 'np'; only 'pt'"):
         processor(text="say it", return_tensors="np")
+
+
+def test_processor_without_convolutions_takes_text_alone(processor):
+    text_only = SpeechVerseProcessor(processor.feature_extractor, processor.tokenizer)
+    assert_same(text_only(text="say it"), processor(text="say it"))
+    with pytest.raises(ValueError, match="does not know the model's convolutions"):
+        text_only(text="say it", audio=recordings())
 
 
 def test_empty_list_of_instructions_is_refused(processor):

@@ -48,10 +48,10 @@ class FeatureCache:
         batch = self.processor.pad([{"input_ids": [0], name: [feature]} for feature in features])
         inputs, mask = batch[name].to(self.model.device), batch[self.processor.model_input_names[-1]]
         family = self.model.audio_family
-        hidden_states, lengths = family.encode(
+        encoded, lengths = family.encode(
             self.model.audio_tower, inputs.to(self.model.audio_tower.dtype), mask.sum(-1).to(self.model.device)
         )
-        rows = hidden_states.half().cpu().numpy()
+        rows = encoded.last_hidden_state.half().cpu().numpy()
         if not np.isfinite(rows).all():
             raise ValueError("The encoder's output does not fit float16: train without cache_features.")
         return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
