@@ -12,7 +12,8 @@ FOLDERS = ("modeling_speechverse", "processing", "model_cards", "training", "eva
 packages = [package for folder in FOLDERS for package in find_packages(include=[folder, f"{folder}.*"])]
 version = re.search(r'"(.+)"', (ROOT / "speechverse" / "version.py").read_text())[1]
 
-TEST = ["jiwer>=4", "parameterized", "pytest", "ruff==0.17.6", "transformers==5.23.0"]  # whose own tests are run, too
+# transformers is pinned because its own tests are run, too.
+TEST = ["hypothesis", "jiwer>=4", "parameterized", "pytest", "ruff==0.17.6", "transformers==5.23.0"]
 QUANTISERS = ["bitsandbytes>=0.50", "torchao>=0.18"]  # both have a CPU path, so their tests run anywhere
 extras = {
     "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],

@@ -12,7 +12,7 @@ from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils import cached_file
 
 from .audio_speechverse import MIN_SECONDS, audio_name, load_audio
-from .tasks_speechverse import TASKS_NAME, TaskBank
+from .tasks_speechverse import TASKS_NAME, ParsedAnswer, TaskBank
 
 
 AUDIO_TOKEN = "<audio>"
@@ -148,7 +148,8 @@ class SpeechVerseProcessor(ProcessorMixin):
         text: str | list[str] | None = None,
         audio=None,
         *,
-        task: str | None = None,
+        task: str | list[str] | None = None,
+        labels=None,
         text_target=None,
         **kwargs: Unpack[SpeechVerseProcessorKwargs],
     ) -> BatchFeature:
@@ -159,7 +160,10 @@ class SpeechVerseProcessor(ProcessorMixin):
                 wherever `<audio>` stands in it. One instruction serves all recordings.
             audio (*optional*): one recording or a list of them, each in any form that
                 [`~audio_speechverse.load_audio`] takes; without any the input is text alone.
-            task (`str`, *optional*): a task of the bank, in place of `text`: its first prompt is used.
+            task (`str` or `list[str]`, *optional*): a task of the bank, in place of `text`: its first prompt is used.
+                Several are answered together, see [`~tasks_speechverse.JointTask`].
+            labels (`dict[str, str]` or `list[str]`, *optional*): classes that the task lists in place of its own; with
+                their descriptions, if they have any. For several tasks, a dict of those by task id.
             text_target (`str` or `list[str]`, *optional*): the answers, to learn from; adds `labels`.
             **kwargs: flat or, as in transformers, in `text_kwargs`, `audio_kwargs` or `common_kwargs`:
                 sampling_rate (`int`, *optional*): rate of bare arrays, Hz.
@@ -168,6 +172,7 @@ class SpeechVerseProcessor(ProcessorMixin):
                 max_length (`int`, *optional*): for `padding="max_length"`; nothing is ever cut.
                 padding_side (`str`, *optional*): see [`~SpeechVerseProcessor.pad`].
                 return_tensors (`str`, *optional*, defaults to `"pt"`): only PyTorch tensors are made.
+                What the task's prompts ask for, too: `keyword="radio"`, `language="German"`.
 
         Returns:
             `BatchFeature` with `input_ids` and `attention_mask` `(batch, length)`, int64; with audio, either
@@ -175,12 +180,20 @@ class SpeechVerseProcessor(ProcessorMixin):
             frames)` and `input_features_mask`; and `labels` where there are targets.
 
         Raises:
-            ValueError: if instructions, recordings and targets do not match in number, or a recording cannot be used.
+            KeyError: if the bank has no such task.
+            TypeError: if an argument is neither known here nor asked for by the task.
+            ValueError: if instructions, recordings and targets do not match in number, a recording cannot be used, or
+                the task needs something that is not given.
         """
-        text_kwargs, audio_kwargs = self._call_options(kwargs)
         if (text is None) == (task is None):
             raise ValueError("Give either an instruction (text=) or a task (task=).")
-        text = self.tasks[task].prompts[0] if text is None else text
+        known = None if task is None else self.tasks.find(task)
+        task_values = {name: kwargs.pop(name) for name in (known.fields if known else ()) if name in kwargs}
+        text_kwargs, audio_kwargs = self._call_options(kwargs, known)
+        if known is not None:
+            text = known.instruction(labels=labels, **task_values)
+        elif labels is not None:
+            raise TypeError("labels stand in for the classes of a task: give it (task=), too.")
         audios = [] if audio is None else flatten_audio(audio)
         if audio is not None and not audios:
             raise ValueError("audio is an empty list: give a recording, or leave audio out for text alone.")
@@ -203,7 +216,7 @@ class SpeechVerseProcessor(ProcessorMixin):
         max_length = text_kwargs.get("max_length") if text_kwargs.get("padding") == "max_length" else None
         return self.pad(examples, padding_side=text_kwargs.get("padding_side"), max_length=max_length)
 
-    def _call_options(self, kwargs: dict) -> tuple[dict, dict]:
+    def _call_options(self, kwargs: dict, task=None) -> tuple[dict, dict]:
         """A call's options for text and for audio, with those that the tokenizer was made with."""
         known = {
             "text_kwargs": SpeechVerseTextKwargs.__annotations__,
@@ -213,7 +226,8 @@ class SpeechVerseProcessor(ProcessorMixin):
         unknown = kwargs.keys() - known.keys() - known["common_kwargs"].keys()
         unknown = unknown.union(*((kwargs.get(group) or {}).keys() - names.keys() for group, names in known.items()))
         if unknown:
-            raise TypeError(f"The processor takes no argument {', '.join(sorted(unknown))}.")
+            asked = "" if task is None else f"; task {task.id!r} asks for {', '.join(task.fields) or 'nothing'}"
+            raise TypeError(f"The processor takes no argument {', '.join(sorted(unknown))}{asked}.")
         # A tokenizer's padding side does not count: whether an LLM reads or writes decides it, see `pad`.
         from_tokenizer = {k: v for k, v in self.tokenizer.init_kwargs.items() if k in ("padding", "max_length")}
         merged = self._merge_kwargs(tokenizer_init_kwargs=from_tokenizer, **kwargs)
@@ -376,9 +390,19 @@ class SpeechVerseProcessor(ProcessorMixin):
                 batch[name], batch[mask_name] = _pad_features(features, time_axis)
         return BatchFeature(batch)
 
-    def parse(self, text: str, task: str | None = None):
-        """The typed answer in a generated text: what the task's parser makes of it; without a task, the text itself."""
-        return text.strip() if task is None else self.tasks[task].parse(text)
+    def parse(self, text: str, task: str | list[str] | None = None, labels=None):
+        """The typed answer in a generated text: what the task's parser makes of it; without a task, the text itself.
+
+        Args:
+            text (`str`): what the model wrote.
+            task (`str` or `list[str]`, *optional*): a task of the bank, or several that were answered together.
+            labels (*optional*): the classes that were listed in place of the task's own.
+        """
+        return self.read(text, task, labels).answer
+
+    def read(self, text: str, task: str | list[str] | None = None, labels=None) -> ParsedAnswer:
+        """Like [`~SpeechVerseProcessor.parse`], with what of the text could not be read."""
+        return ParsedAnswer(text.strip(), []) if task is None else self.tasks.find(task).parse(text, labels)
 
     def to_dict(self):
         output = super().to_dict()

@@ -1,15 +1,34 @@
-"""What a model has been taught to do: prompts, labels, and how its words become an answer.
+"""What a model has been taught to do: prompts, labels, targets, and how its words become an answer.
 
 Tasks are written as YAML (one file each, in `processing/tasks/`) and travel with a checkpoint as `tasks.json`.
 """
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+import string
+import unicodedata
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
 
 TASKS_NAME = "tasks.json"
+NOTHING = "none"  # how an answer says that there are no keywords, or no slots
+# What a prompt cannot ask for by `{name}`: these mean something else where a task is asked.
+RESERVED = {"audio", "describe", "instruction", "prompt", "sampling_rate", "task", "text", "text_target"}
+RESERVED |= {"max_length", "padding", "padding_side", "return_tensors"}
+
+
+class ParsedAnswer(NamedTuple):
+    """A generated text, read.
+
+    Args:
+        answer: what the task's kind of answer is; `None` where nothing could be read.
+        unread (`list[str]`): the parts of the text that could not be read, as they stand in it.
+    """
+
+    answer: object
+    unread: list[str]
 
 
 @dataclass(frozen=True)
@@ -21,9 +40,17 @@ class Task:
         name (`str`): long name, such as `speech-recognition`; accepted wherever the id is.
         tag (`str`): heading of this task's part in a joint answer, such as `ASR`.
         prompts (`list[str]`): wordings of the instruction, one drawn for each training sample. The first is the one
-            used when a pipeline is given the task alone.
-        labels (`dict[str, str]`, *optional*): every possible answer with a one-line description; without labels the
-            answer is free text.
+            used when a pipeline is given the task alone. `{labels}` stands for the list of classes, any other
+            `{name}` for something that the sample brings, such as the keyword that is searched for.
+        labels (`dict[str, str]`, *optional*): every label with a one-line description, which may be empty.
+        answer_type (`str`, *optional*): `text`; `label`, one of the labels; `keywords`, a list of texts; `slots`, a
+            list of `{"label", "value"}`. By default `label` where there are labels, or a prompt lists `{labels}` that
+            whoever asks has to give; `text` elsewhere.
+        held_out_prompts (`list[str]`, *optional*): wordings that are never trained on.
+        metric (`str`, *optional*): what the answers are scored by, such as `wer`.
+
+    Raises:
+        ValueError: if it has no prompts, one that cannot be filled in, or labels that cannot be told apart.
     """
 
     id: str
@@ -31,13 +58,280 @@ class Task:
     tag: str
     prompts: list[str]
     labels: dict[str, str] = field(default_factory=dict)
+    answer_type: str | None = None
+    held_out_prompts: list[str] = field(default_factory=list)
+    metric: str | None = None
 
-    def parse(self, text: str) -> str | None:
-        """The answer in a generated text: the label it names, `None` if it names none; the text itself if it is free."""
-        if not self.labels:
-            return text.strip()
-        by_key = {_key(label): label for label in self.labels}
-        return by_key.get(_key(text))
+    def __post_init__(self):
+        asked = self._asked  # which looks at every prompt
+        chosen_from = self.labels or "labels" in asked
+        if self.answer_type is None:
+            object.__setattr__(self, "answer_type", "label" if chosen_from else "text")
+        if self.answer_type not in ANSWER_TYPES:
+            raise ValueError(
+                f"Task {self.id!r} has answer_type {self.answer_type!r}; it is one of {', '.join(ANSWER_TYPES)}."
+            )
+        if not self.prompts:
+            raise ValueError(f"Task {self.id!r} has no prompts; it needs at least one.")
+        if self.answer_type == "label" and not chosen_from:
+            raise ValueError(
+                f"Task {self.id!r} answers with a label, but has no labels and no prompt with {{labels}}."
+            )
+        if self.labels:
+            _refuse_alike(self.labels, self.id)
+
+    @property
+    def fields(self) -> list[str]:
+        """What a sample has to bring for the prompts, beside labels: `["keyword"]` for keyword search."""
+        return sorted(self._asked - {"labels"})
+
+    @property
+    def _asked(self) -> set[str]:
+        return {name for prompt in self.prompts + self.held_out_prompts for name in _fields_of(prompt, self.id)}
+
+    def instruction(
+        self, prompt: str | None = None, /, *, labels=None, describe: bool | None = None, **values: str
+    ) -> str:
+        """Fills in a prompt.
+
+        Args:
+            prompt (`str`, *optional*): one of the prompts, or another; by default the first.
+            labels (`dict[str, str]` or `list[str]`, *optional*): classes in place of the task's own.
+            describe (`bool`, *optional*): whether the classes are listed with their descriptions. By default those of
+                `labels` are, and the task's own are not.
+            **values: what else the prompt asks for; what it does not ask for is passed over.
+
+        Raises:
+            ValueError: if the prompt asks for something that is not given, or has no place for `labels`.
+        """
+        prompt = self.prompts[0] if prompt is None else prompt
+        asked = set(_fields_of(prompt, self.id))
+        if labels is not None and "labels" not in asked:
+            raise ValueError(f"Task {self.id!r} takes no other labels: {prompt!r} does not list them by {{labels}}.")
+        if missing := sorted(name for name in asked - {"labels"} if not _is_text(values.get(name))):
+            raise ValueError(f"Task {self.id!r} needs {', '.join(missing)}, as text: {prompt!r} asks for it.")
+        if "labels" in asked:
+            describe = labels is not None if describe is None else describe
+            labels = self._labels(labels)
+            if not labels:
+                raise ValueError(f"Task {self.id!r} has no labels of its own: give the classes to choose from.")
+            values["labels"] = list_labels(labels, describe)
+        return prompt.format(**{name: values[name] for name in asked})
+
+    def format(self, answer, labels=None) -> str:
+        """The text that a model should write for an answer; [`~Task.parse`] reads it back.
+
+        Args:
+            answer: of the task's type.
+            labels (`dict[str, str]` or `list[str]`, *optional*): classes in place of the task's own.
+
+        Raises:
+            ValueError: if it is not such an answer, or could not be read back.
+        """
+        try:
+            text = ANSWER_TYPES[self.answer_type].format(answer)
+            survives = self.parse(text, labels) == ParsedAnswer(answer, [])
+        except (AttributeError, KeyError, TypeError):  # not even of the right kind
+            survives = False
+        if not survives:
+            raise ValueError(f"Task {self.id!r}: {answer!r} is no {self.answer_type} answer that can be written down.")
+        return text
+
+    def parse(self, text: str, labels=None) -> ParsedAnswer:
+        """The typed answer in a generated text, and what of it could not be read.
+
+        Args:
+            text (`str`): what the model wrote.
+            labels (`dict[str, str]` or `list[str]`, *optional*): classes in place of the task's own.
+        """
+        return ANSWER_TYPES[self.answer_type].parse(text.strip(), self._labels(labels))
+
+    def _labels(self, labels):
+        """The classes to choose from: those given, or the task's own."""
+        if labels is None:
+            return self.labels
+        listed = isinstance(labels, (dict, list, tuple)) and all(isinstance(label, str) for label in labels)
+        if not listed or not labels:
+            raise ValueError(
+                f"Task {self.id!r}: labels are {labels!r}, not a list of texts or a dict with descriptions."
+            )
+        _refuse_alike(labels, self.id)
+        return labels
+
+
+def list_labels(labels, describe: bool = False) -> str:
+    """Classes as a prompt lists them: `a, b or c`, or with their descriptions, `a (...); b (...); or c (...)`."""
+    *others, last = labels
+    if not (describe and isinstance(labels, dict) and any(labels.values())):
+        return f"{', '.join(others)} or {last}" if others else last
+    described = [f"{label} ({text})" if text else label for label, text in labels.items()]
+    return "; ".join([*described[:-1], f"or {described[-1]}" if others else described[-1]])
+
+
+class TextAnswer:
+    """Free text: a transcript, a translation, an answer in words."""
+
+    @staticmethod
+    def format(answer: str) -> str:
+        return answer
+
+    @staticmethod
+    def parse(text: str, labels) -> ParsedAnswer:
+        return ParsedAnswer(text, [])
+
+
+class LabelAnswer:
+    """One of the labels, forgiving case, punctuation and spacing."""
+
+    @staticmethod
+    def format(answer: str) -> str:
+        return answer
+
+    @staticmethod
+    def parse(text: str, labels) -> ParsedAnswer:
+        label = {_key(label): label for label in labels}.get(_key(text))
+        return ParsedAnswer(label, [text] if label is None and text else [])
+
+
+class KeywordsAnswer:
+    """`rain, umbrella`: texts between commas, each once; `none` where there are none."""
+
+    @staticmethod
+    def format(answer: list[str]) -> str:
+        return ", ".join(answer) if answer else NOTHING
+
+    @staticmethod
+    def parse(text: str, labels) -> ParsedAnswer:
+        if _key(text) == NOTHING:
+            return ParsedAnswer([], [])
+        once = {}
+        for keyword in (" ".join(keyword.split()) for keyword in text.split(",")):
+            once.setdefault(keyword.casefold(), keyword)
+        once.pop("", None)
+        return ParsedAnswer(list(once.values()) or None, [text] if text and not once else [])
+
+
+class SlotsAnswer:
+    """`date = today; person = Ann`: labels with values, in order; `none` where there are none."""
+
+    @staticmethod
+    def format(answer: list[dict]) -> str:
+        return "; ".join(f"{slot['label']} = {slot['value']}" for slot in answer) if answer else NOTHING
+
+    @staticmethod
+    def parse(text: str, labels) -> ParsedAnswer:
+        if _key(text) == NOTHING:
+            return ParsedAnswer([], [])
+        known = {_key(label): label for label in labels}
+        slots, unread = [], []
+        for part in filter(None, (part.strip() for part in text.split(";"))):
+            name, _, value = part.partition("=")
+            label, value = known.get(_key(name), None if known else name.strip()), value.strip()
+            if label and value:
+                slots.append({"label": label, "value": value})
+            else:
+                unread.append(part)
+        return ParsedAnswer(slots or None, unread)
+
+
+ANSWER_TYPES = {"text": TextAnswer, "label": LabelAnswer, "keywords": KeywordsAnswer, "slots": SlotsAnswer}
+
+
+class JointTask:
+    """Several tasks in one answer: `ASR: play some jazz | IC: play_music |` (section 3.5 and Table 9 of the paper).
+
+    Args:
+        tasks (`list[Task]`): two or more, in the order in which they are answered.
+
+    Raises:
+        ValueError: if there are fewer than two, or two of one tag.
+    """
+
+    def __init__(self, tasks: list[Task]):
+        self.tasks = list(tasks)
+        self.id = "+".join(task.id for task in self.tasks)
+        if len(self.tasks) < 2:
+            raise ValueError(f"A joint task is made of two tasks or more, not of {self.id or 'none'}.")
+        if len({task.tag.casefold() for task in self.tasks}) < len(self.tasks):
+            raise ValueError(f"The joint task {self.id} holds a task twice, or two of one tag.")
+
+    @property
+    def fields(self) -> list[str]:
+        """What a sample has to bring for the prompts of any of the tasks, beside labels."""
+        return sorted({name for task in self.tasks for name in task.fields})
+
+    def instruction(
+        self, instructions: list[str] | None = None, /, *, labels=None, describe: bool | None = None, **values: str
+    ) -> str:
+        """The compound instruction.
+
+        Args:
+            instructions (`list[str]`, *optional*): of each task, filled in; by default those of their first prompts.
+            labels (`dict`, *optional*): by task id, classes in place of that task's own.
+            describe (`bool`, *optional*): see [`~Task.instruction`].
+            **values: what the first prompts ask for.
+        """
+        if instructions is None:
+            labels = self._labels(labels)
+            instructions = [
+                task.instruction(labels=labels.get(task.id), describe=describe, **values) for task in self.tasks
+            ]
+        parts = zip(self.tasks, instructions, strict=True)
+        steps = " ".join(f"=== Task: {task.tag} === {instruction}" for task, instruction in parts)
+        answer_format = " ".join(f"{task.tag}: ... |" for task in self.tasks)
+        return f"Do these tasks one after the other. {steps} === Answer in this format: {answer_format}"
+
+    def format(self, answers: dict[str, object], labels=None) -> str:
+        """The text that a model should write.
+
+        Args:
+            answers (`dict`): the answer of each task, by its id.
+            labels (`dict`, *optional*): by task id, classes in place of that task's own.
+
+        Raises:
+            ValueError: if an answer is missing, or could not be read back.
+        """
+        if missing := [task.id for task in self.tasks if task.id not in answers]:
+            raise ValueError(f"The joint task {self.id} lacks the answer of {', '.join(missing)}.")
+        others = self._labels(labels)
+        parts = [f"{task.tag}: {task.format(answers[task.id], others.get(task.id))} |" for task in self.tasks]
+        text = " ".join(parts)
+        if self.parse(text, labels) != ParsedAnswer({task.id: answers[task.id] for task in self.tasks}, []):
+            raise ValueError(
+                f"The joint task {self.id} cannot write down {answers!r}: a part holds another's heading."
+            )
+        return text
+
+    def parse(self, text: str, labels=None) -> ParsedAnswer:
+        """The answers by task id, `None` where a part is missing or could not be read.
+
+        The parts may stand in any order, and on lines of their own. `unread` holds what could not be read in a part,
+        what stands before the first, and every further answer to a task that has one.
+        """
+        labels = self._labels(labels)
+        answers = dict.fromkeys(task.id for task in self.tasks)
+        tags = "|".join(f"({re.escape(task.tag)})" for task in self.tasks)  # one group a task, to know whose it is
+        found = list(re.finditer(rf"(?:^|[|\n])\s*(?:{tags})\s*:", text, flags=re.IGNORECASE))
+        if not found:
+            return ParsedAnswer(None, [text.strip()] if text.strip() else [])
+        unread = [text[: found[0].start()].strip()]
+        ends = [following.start() for following in found[1:]] + [len(text)]
+        for match, end in zip(found, ends, strict=True):
+            task = self.tasks[match.lastindex - 1]
+            part = text[match.end() : end].strip().removesuffix("|").strip()
+            if answers[task.id] is None:
+                answers[task.id], unread_in_part = task.parse(part, labels.get(task.id))
+                unread += unread_in_part
+            else:
+                unread.append(f"{task.tag}: {part}")
+        return ParsedAnswer(answers, [part for part in unread if part])
+
+    def _labels(self, labels) -> dict:
+        labels = {} if labels is None else labels
+        ids = [task.id for task in self.tasks]
+        if not isinstance(labels, dict) or not labels.keys() <= set(ids):
+            raise ValueError(f"The joint task {self.id} takes labels as a dict by task id ({', '.join(ids)}).")
+        return labels
 
 
 class TaskBank:
@@ -53,13 +347,8 @@ class TaskBank:
         """Adds a task.
 
         Raises:
-            ValueError: if its id or name is taken, it has no prompt, or two of its labels read alike.
+            ValueError: if its id or name is taken.
         """
-        keys = [_key(label) for label in task.labels]
-        if "" in keys or len(set(keys)) < len(keys):
-            raise ValueError(f"Task {task.id!r} has labels that cannot be told apart: {', '.join(task.labels)}.")
-        if not task.prompts:
-            raise ValueError(f"Task {task.id!r} has no prompts; it needs at least one.")
         for name in {task.id, task.name}:
             if name in self._ids:
                 raise ValueError(f"Two tasks are called {name!r}: {self._ids[name]!r} and {task.id!r}.")
@@ -88,17 +377,38 @@ class TaskBank:
     def __eq__(self, other):
         return isinstance(other, TaskBank) and list(self) == list(other)
 
-    @classmethod
-    def from_yaml(cls, folder: str | Path) -> "TaskBank":
-        """Reads every `*.yaml` of a folder.
+    def joint(self, names: list[str]) -> JointTask:
+        """Several of the tasks, to be answered together."""
+        return JointTask([self[name] for name in names])
+
+    def find(self, name: str | list[str]) -> Task | JointTask:
+        """One task by its id or name, or several as one joint task.
 
         Raises:
-            ValueError: if a file lacks a field, has an unknown one, or one of the wrong kind.
+            KeyError: if there is none of that name.
+            ValueError: if it is no name and no list of names.
         """
-        import yaml  # for authors alone: a checkpoint carries JSON
+        if isinstance(name, str):
+            return self[name]
+        if not isinstance(name, (list, tuple)) or not all(isinstance(one, str) for one in name):
+            raise ValueError(f"The task is {name!r}; it is named by a text, or several by a list of texts.")
+        return self.joint(name)
 
-        files = sorted(Path(folder).glob("*.yaml"))
-        return cls(_task_from_fields(yaml.safe_load(file.read_text(encoding="utf-8")), file) for file in files)
+    @classmethod
+    def from_yaml(cls, *paths: str | Path) -> "TaskBank":
+        """Reads tasks from files, and from every `*.yaml` of folders.
+
+        Raises:
+            FileNotFoundError: if one of the paths is not there.
+            ValueError: if a file is no YAML, lacks a field, has an unknown one, or one of the wrong kind.
+        """
+        tasks = []
+        for path in map(Path, paths):
+            if not path.exists():
+                raise FileNotFoundError(f"There is no task file or folder {path}.")
+            files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+            tasks += [_task_from_fields(_read_yaml(file), file) for file in files]
+        return cls(tasks)
 
     @classmethod
     def from_json(cls, file: str | Path) -> "TaskBank":
@@ -116,23 +426,69 @@ class TaskBank:
         Path(file).write_text(json.dumps(tasks, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _read_yaml(file: Path):
+    import yaml  # for authors alone: a checkpoint carries JSON
+
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: this is no YAML: {' '.join(str(error).split())}.") from error
+
+
 def _task_from_fields(values: dict, where) -> Task:
     known = [f.name for f in fields(Task)]
     if not isinstance(values, dict):
         raise ValueError(f"{where}: it holds no fields; a task has {', '.join(known)}.")
     if unknown := set(values) - set(known):
         raise ValueError(f"{where}: unknown field {', '.join(sorted(unknown))}; a task has {', '.join(known)}.")
-    if missing := {"id", "name", "tag", "prompts"} - set(values):
+    needed = {f.name for f in fields(Task) if f.default is MISSING and f.default_factory is MISSING}
+    if missing := needed - set(values):
         raise ValueError(f"{where}: field {', '.join(sorted(missing))} is missing.")
-    if not isinstance(values["prompts"], list):
-        raise ValueError(f"{where}: prompts must be a list, even of one.")
+    for name in ("id", "name", "tag"):
+        if not _is_text(values[name]):  # YAML reads a bare no as False
+            raise ValueError(f"{where}: {name} is {values[name]!r}, which is no text; put it in quotes.")
+    for name in ("prompts", "held_out_prompts"):
+        prompts = values.get(name, [])
+        if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ValueError(f"{where}: {name} must be a list of texts, even of one.")
     if not isinstance(labels := values.get("labels", {}), dict):
         raise ValueError(f"{where}: labels must be a mapping from each label to its description.")
     if wrong := [label for label in labels if not isinstance(label, str)]:  # YAML reads a bare yes as True
         raise ValueError(f"{where}: label {wrong[0]!r} is no text; put it in quotes.")
-    return Task(**values)
+    if wrong := [label for label, description in labels.items() if not isinstance(description, str)]:
+        raise ValueError(f'{where}: the description of label {wrong[0]!r} is no text; "" stands for none.')
+    try:
+        return Task(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _fields_of(prompt: str, task_id: str) -> list[str]:
+    """The `{names}` in a prompt."""
+    where = f"Task {task_id!r}: the prompt {prompt!r}"
+    try:
+        parts = [part for part in string.Formatter().parse(prompt) if part[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{where} has a brace without a partner ({error}).") from error
+    for _, name, format_spec, conversion in parts:
+        if not name.isidentifier() or format_spec or conversion:
+            raise ValueError(f"{where} asks for {name!r}; in braces stands a plain name.")
+        if name in RESERVED:
+            raise ValueError(f"{where} asks for {name!r}, which has a meaning of its own; call it something else.")
+    return [name for _, name, _, _ in parts]
+
+
+def _refuse_alike(labels, task_id: str):
+    keys = [_key(label) for label in labels]
+    if "" in keys or len(set(keys)) < len(keys):
+        raise ValueError(f"Task {task_id!r} has labels that cannot be told apart: {', '.join(labels)}.")
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _key(text: str) -> str:
-    """Label comparison that forgives case, punctuation and spacing."""
-    return " ".join(re.findall(r"\w+", text.replace("_", " ").casefold()))
+    """Label comparison that forgives case, punctuation and spacing, in every script."""
+    letters = unicodedata.normalize("NFC", text.casefold())
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "CPSZ" else c for c in letters).split())

@@ -1,11 +1,12 @@
 """Settings and fixtures that every test shares."""
 
 import os
+from pathlib import Path
 
 
 # No test may reach a hub: what would is a mistake, and should fail at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.pop("SPEECHVERSE_FOUNDATIONS", None)
+FOUNDATIONS = os.environ.pop("SPEECHVERSE_FOUNDATIONS", None)
 
 import huggingface_hub  # noqa: E402
 import pytest  # noqa: E402
@@ -34,3 +35,12 @@ def hub_in_process(hub, tmp_path, monkeypatch):
     huggingface_hub.close_session()
     yield
     huggingface_hub.close_session()
+
+
+@pytest.fixture(scope="session")
+def flan_t5_small():
+    """The folder of the real one; a test that wants it is skipped where there is none."""
+    folder = Path(FOUNDATIONS or "") / "flan-t5-small"
+    if FOUNDATIONS is None or not folder.is_dir():
+        pytest.skip("$SPEECHVERSE_FOUNDATIONS holds no flan-t5-small")
+    return folder

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from speechverse import TaskBank
 from speechverse.training.arguments import parse_run_config
 
 
@@ -64,12 +65,25 @@ def test_scripts_know_the_options_that_are_shown(script):
 
 
 def test_configuration_parses(tmp_path):
-    (config,) = blocks("yaml")
+    _, config = blocks("yaml")
     file = tmp_path / "my_config.yaml"
     file.write_text(config)
     for arguments in scripts()["training/train.py"]:
         run = parse_run_config([str(file) if word.endswith(".yaml") else word for word in arguments])
         assert run.train_data and run.model.audio_base == "openai/whisper-base"
+
+
+def test_task_is_one(tmp_path):
+    task, _ = blocks("yaml")
+    (tmp_path / "urgency.yaml").write_text(task)
+    (urgency,) = TaskBank.from_yaml(tmp_path / "urgency.yaml")
+    assert urgency.parse("Yes.") == ("yes", [])
+
+
+def test_shown_tasks_are_the_shipped_ones():
+    shown = re.findall(r"^\| `(\w+)` (\S+) \|.*\| (.+) \|$", README, flags=re.MULTILINE)
+    shipped = TaskBank.from_yaml(ROOT / "processing" / "tasks")
+    assert sorted(shown) == [(task.id, task.name, task.metric or "none") for task in shipped]
 
 
 def test_extras_exist():

@@ -273,7 +273,7 @@ def ask_mood(ask, answers):
 def test_task_gives_a_typed_answer(ask_mood, recordings, answers):
     label = answers[0]["text"].upper()
     typed = {"text": answers[0]["text"], "answer": label}
-    untyped = {"text": answers[1]["text"], "answer": None}
+    untyped = {"text": answers[1]["text"], "answer": None, "unread": [answers[1]["text"]]}
     assert ask_mood(recordings[0], task="er") == typed
     assert ask_mood({"audio": recordings[0], "task": "emotion-recognition"}) == typed
     assert ask_mood(recordings[:2], task="er", batch_size=2) == [typed, untyped]
@@ -290,6 +290,121 @@ def test_each_of_the_n_best_is_typed(ask_mood, recordings):
 def test_free_text_task_answers_with_the_text(ask, recordings):
     answer = ask(recordings[0], task="asr")
     assert answer == ask(recordings[0], "say it") and answer["answer"] == answer["text"] != ""
+
+
+@pytest.fixture
+def ask_keyword(ask):
+    ask.processor.tasks = TaskBank(
+        [
+            Task("asr", "speech-recognition", "ASR", ["say it"]),
+            Task(
+                "kws", "keyword-search", "KWS", ["is {keyword} said ? {labels}"], {"yes": "it is", "no": "it is not"}
+            ),
+        ]
+    )
+    return ask
+
+
+def answer_with(ask, monkeypatch, *texts):
+    """Lets the pipeline's model write these texts, one an input."""
+    remaining = iter(texts)
+    monkeypatch.setattr(ask.processor, "batch_decode", lambda ids, **_: [next(remaining) for _ in ids])
+
+
+def test_what_a_task_asks_for_comes_with_the_input_or_the_call(ask_keyword, recordings):
+    red = ask_keyword(recordings[0], "is red said ? yes or no")["text"]
+    blue = ask_keyword(recordings[0], "is blue said ? yes or no")["text"]
+    assert red != blue
+    assert ask_keyword({"audio": recordings[0], "task": "kws", "keyword": "red"})["text"] == red
+    assert ask_keyword(recordings[0], task="kws", keyword="red")["text"] == red
+    assert ask_keyword({"audio": recordings[0], "keyword": "blue"}, task="kws", keyword="red")["text"] == blue
+    rows = [{"audio": recordings[0], "task": "kws", "keyword": word} for word in ("red", "blue")]
+    assert [answer["text"] for answer in ask_keyword(rows, batch_size=2)] == [red, blue]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_labels_of_an_input_are_asked_for_and_read(batch_size, ask_keyword, recordings, monkeypatch):
+    row = {"audio": recordings[0], "task": "kws", "keyword": "red"}
+    asked = ask_keyword.preprocess({**row, "labels": {"one": "two", "two": "one"}})["example"]["input_ids"]
+    filled_in = ask_keyword.preprocess(
+        {"audio": recordings[0], "instruction": "is red said ? one (two); or two (one)"}
+    )
+    assert asked == filled_in["example"]["input_ids"]
+    rows = [row, {**row, "labels": ["one", "two"]}, {"audio": recordings[0], "task": "asr"}]
+    answer_with(ask_keyword, monkeypatch, "Two.", "Two.", "Two.")
+    answers = ask_keyword(rows, batch_size=batch_size)
+    assert [answer["answer"] for answer in answers] == [None, "two", "Two."]
+    answer_with(ask_keyword, monkeypatch, "Two.", "yes")
+    answers = ask_keyword([row, row], labels=["one", "two"], batch_size=batch_size)
+    assert [answer["answer"] for answer in answers] == ["two", None]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_several_tasks_are_answered_together(batch_size, ask_keyword, recordings, monkeypatch):
+    row = {"audio": recordings[0], "task": ["asr", "kws"], "keyword": "red"}
+    instruction = ask_keyword.processor.tasks.joint(["asr", "kws"]).instruction(keyword="red")
+    assert ask_keyword(row)["text"] == ask_keyword(recordings[0], instruction)["text"]
+    texts = ("ASR: it is red | KWS: yes |", "ASR: it is red | KWS: maybe |", "yes")
+    answer_with(ask_keyword, monkeypatch, *texts)
+    assert ask_keyword([row] * 3, batch_size=batch_size) == [
+        {"text": texts[0], "answer": {"asr": "it is red", "kws": "yes"}},
+        {"text": texts[1], "answer": {"asr": "it is red", "kws": None}, "unread": ["maybe"]},
+        {"text": texts[2], "answer": None, "unread": ["yes"]},
+    ]
+    answer_with(ask_keyword, monkeypatch, texts[0])
+    joint = ask_keyword(recordings[0], task=["asr", "kws"], keyword="red", labels={"kws": ["YES", "NO"]})
+    assert joint["answer"]["kws"] == "YES"
+
+
+@pytest.mark.parametrize(
+    "row, arguments, message",
+    [
+        ({"task": "kws"}, {}, "Task 'kws' needs keyword, as text"),
+        ({"task": "kws", "keyword": None}, {}, "Task 'kws' needs keyword, as text"),
+        ({"task": ["asr", "kws"]}, {}, "Task 'kws' needs keyword, as text"),
+        ({"task": "kws", "keyword": "red", "labels": "one"}, {}, "labels are 'one', not a list of texts"),
+        ({"task": ["asr", "asr"]}, {}, "holds a task twice"),
+        ({"task": 7}, {}, "The task is 7"),
+        ({"instruction": ASK}, {"labels": ["one"]}, "need a task; an input has an instruction instead"),
+        ({"instruction": ASK}, {"keyword": "red"}, "need a task; an input has an instruction instead"),
+    ],
+)
+def test_mistake_in_asking_a_task_is_named(row, arguments, message, ask_keyword, recordings):
+    with pytest.raises(ValueError, match=message):
+        ask_keyword({"audio": recordings[0], **row}, **arguments)
+
+
+def test_task_of_one_yaml_file_travels_with_the_checkpoint(joined, files, tmp_path, monkeypatch):
+    """A new task needs no code: a file, and it is asked by its id, alone or beside others."""
+    (tmp_path / "colour.yaml").write_text(
+        """
+id: colour
+name: colour-naming
+tag: Colour
+prompts:
+  - which colour is the {thing} ? {labels}
+  - say which colour the {thing} is . {labels}
+held_out_prompts:
+  - what colour is the {thing} ? {labels}
+labels:
+  red: like blood
+  blue: like the sky
+metric: accuracy
+"""
+    )
+    model, processor = joined
+    processor.tasks = TaskBank.from_yaml(tmp_path / "colour.yaml")
+    processor.tasks.add(TASKS["asr"])
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    loaded = pipeline("speech-instruction", model=str(tmp_path / "saved"))
+    assert loaded.processor.tasks == processor.tasks and loaded.processor.tasks["colour"].metric == "accuracy"
+    answer = loaded({"audio": files[0], "task": "colour", "thing": "sky"})
+    assert answer["text"] == loaded(files[0], "which colour is the sky ? red or blue")["text"]
+    assert loaded.processor.parse("Blue!", "colour-naming") == "blue"
+    answer_with(loaded, monkeypatch, "ASR: the sky is blue | Colour: Blue |")
+    joint = loaded({"audio": files[0], "task": ["asr", "colour"], "thing": "sky"})
+    assert joint["answer"] == {"asr": "the sky is blue", "colour": "blue"}
 
 
 # Mistakes

@@ -280,6 +280,70 @@ def test_unknown_task_lists_the_known_ones(processor):
         processor(task="er", audio=recordings())
 
 
+@pytest.fixture
+def asking(processor):
+    """A processor whose tasks ask for something."""
+    processor.tasks = TaskBank(
+        [
+            Task("asr", "speech-recognition", "ASR", ["say it"]),
+            Task(
+                "kws", "keyword-search", "KWS", ["is {keyword} said ? {labels}"], {"yes": "it is", "no": "it is not"}
+            ),
+        ]
+    )
+    return processor
+
+
+def test_what_a_task_asks_for_is_put_into_its_prompt(asking):
+    batch = asking(task="kws", keyword="red", audio=recordings())
+    assert_same(batch, asking(text="is red said ? yes or no", audio=recordings()))
+
+
+def test_labels_stand_in_for_the_tasks_own(asking):
+    batch = asking(task="kws", keyword="red", labels=["one", "two"], audio=recordings())
+    assert_same(batch, asking(text="is red said ? one or two", audio=recordings()))
+    described = asking(task="kws", keyword="red", labels={"one": "yes", "two": "no"}, audio=recordings())
+    assert_same(described, asking(text="is red said ? one (yes); or two (no)", audio=recordings()))
+    assert asking.parse("Two.", "kws", labels=["one", "two"]) == "two"
+    assert asking.parse("yes", "kws", labels=["one", "two"]) is None
+
+
+def test_several_tasks_are_answered_together(asking):
+    instruction = asking.tasks.joint(["asr", "kws"]).instruction(keyword="red", labels={"kws": ["one", "two"]})
+    assert "is red said ? one or two" in instruction
+    batch = asking(task=["asr", "kws"], keyword="red", labels={"kws": ["one", "two"]}, audio=recordings())
+    assert_same(batch, asking(text=instruction, audio=recordings()))
+    assert asking.parse("ASR: red | KWS: Yes", ["asr", "kws"]) == {"asr": "red", "kws": "yes"}
+
+
+def test_what_could_not_be_read_is_told(asking):
+    assert asking.read("ASR: red | KWS: perhaps |", ["asr", "kws"]) == ({"asr": "red", "kws": None}, ["perhaps"])
+    assert asking.read(" perhaps ") == ("perhaps", [])
+
+
+@pytest.mark.parametrize(
+    "arguments, kind, message",
+    [
+        ({"task": "kws"}, ValueError, "Task 'kws' needs keyword, as text"),
+        ({"task": "kws", "keyword": " "}, ValueError, "Task 'kws' needs keyword, as text"),
+        ({"task": "kws", "keyword": ["red", "blue"]}, ValueError, "Task 'kws' needs keyword, as text"),
+        ({"task": ["asr", "kws"]}, ValueError, "Task 'kws' needs keyword, as text"),
+        ({"task": "asr", "keyword": "red"}, TypeError, "no argument keyword; task 'asr' asks for nothing"),
+        ({"task": "kws", "keywrd": "red"}, TypeError, "no argument keywrd; task 'kws' asks for keyword"),
+        ({"text": "say it", "smapling_rate": 1}, TypeError, "no argument smapling_rate"),
+        ({"text": "say it", "labels": ["one"]}, TypeError, "labels stand in for the classes of a task"),
+        ({"task": "asr", "labels": ["one"]}, ValueError, "Task 'asr' takes no other labels"),
+        ({"task": "kws", "keyword": "red", "labels": "one"}, ValueError, "labels are 'one', not a list of texts"),
+        ({"task": ["asr", "kws"], "labels": ["one"]}, ValueError, r"takes labels as a dict by task id \(asr, kws\)"),
+        ({"task": ["asr"]}, ValueError, "two tasks or more, not of asr"),
+        ({"task": 7}, ValueError, "The task is 7; it is named by a text"),
+    ],
+)
+def test_mistake_in_asking_a_task_is_named(arguments, kind, message, asking):
+    with pytest.raises(kind, match=message):
+        asking(audio=recordings(), **arguments)
+
+
 @pytest.mark.parametrize("arguments", [{}, {"text": "say it", "task": "asr"}])
 def test_instruction_or_task_and_not_both(arguments, processor):
     with pytest.raises(ValueError, match=r"either an instruction \(text=\) or a task \(task=\)"):

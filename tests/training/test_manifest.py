@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_models import noise
 
+from speechverse import Task, TaskBank
 from speechverse.training.data.manifest import ManifestSource, expand_variables, load_samples
 
 
@@ -89,6 +90,15 @@ def test_lines_outside_the_filter_may_lack_what_others_need(write_manifest, task
 def test_wordings_come_from_source_line_or_task(source, fields, instructions, write_manifest, tasks):
     [sample] = load_samples(ManifestSource(write_manifest(line(**fields)), **source), tasks)
     assert sample.instructions == instructions
+
+
+def test_prompts_are_filled_in_from_the_line(write_manifest):
+    tasks = TaskBank([Task("find", "finding", "F", ["is {word} said ? {labels}", "{word} ?"], {"yes": "", "no": ""})])
+    fields = {"instruction": None, "task": "find"}
+    [sample] = load_samples(ManifestSource(write_manifest(line(**fields, word="red"))), tasks)
+    assert sample.instructions == ("is red said ? yes or no", "red ?")
+    with pytest.raises(ValueError, match=r"manifest\.jsonl, line 1: Task 'find' needs word, as text"):
+        load_samples(ManifestSource(write_manifest(line(**fields))), tasks)
 
 
 @pytest.mark.parametrize(

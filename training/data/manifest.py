@@ -132,6 +132,14 @@ def _parse(line: str, place: str) -> dict:
     return record
 
 
+def _fill_in_prompts(task, record: dict, place: str) -> list[str]:
+    given = {name: record[name] for name in task.fields if name in record}
+    try:
+        return [task.instruction(prompt, **given) for prompt in task.prompts]
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
 def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place: str) -> Sample:
     if not record.get("audio"):
         raise ValueError(f"{place}: field audio is missing or empty.")
@@ -142,7 +150,7 @@ def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place:
             raise ValueError(f"{place}: neither instruction nor task is given.")
         if task not in tasks:
             raise ValueError(f"{place}: field task is {task!r}; known are {', '.join(t.id for t in tasks) or 'none'}.")
-        instructions = tasks[task].prompts
+        instructions = _fill_in_prompts(tasks[task], record, place)
     try:
         target = Template(source.target).substitute({k: v for k, v in record.items() if v is not None})
     except KeyError as error:
