@@ -20,10 +20,31 @@ from huggingface_hub.utils import httpx, validate_repo_id
 from speechverse.model_cards.release import write_release
 
 
+LOGIN_ADVICE = "The Hub does not know you: log in with `hf auth login`, or set HF_TOKEN."
 RESUME_ADVICE = "What the Hub has received it keeps: give the command again."
 
-# Of an earlier release, what this one does not bring again is deleted.
-REPLACED_FILES = ["*.safetensors", "*.safetensors.index.json", "*.py", "results.json", "run.json", "loss.png"]
+logger = logging.getLogger(__name__)
+
+# What an earlier release may have brought and this one does not is deleted: it would be loaded beside it. Whatever else
+# is in the repository stays.
+REPLACED_FILES = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.*",
+    "spiece.model",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "results.json",
+    "run.json",
+    "loss.png",
+)
+TEMPLATES_FOLDER = "additional_chat_templates/"  # the only folder that a processor writes
+RESUME_ADVICE = "What the Hub has received it keeps: give the command again."
 
 
 def publish(
@@ -56,6 +77,10 @@ def publish(
         ValueError: if the checkpoint cannot be published, or the repository cannot be used so; says why.
         OSError: if the upload broke off.
     """
+    if license is None:
+        logger.warning(
+            "No --license is given: the card will say so. That of the training data binds what was learned."
+        )
     with tempfile.TemporaryDirectory() as folder:
         write_release(checkpoint, folder, repo_id=repo_id, license=license, dtype=dtype)
         ModelCard.load(Path(folder) / "README.md").validate()
@@ -64,14 +89,15 @@ def publish(
             _create_repository(api, repo_id, private)
         if branch is not None:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
-        present = api.list_repo_files(repo_id, revision=branch)
+        present = api.model_info(repo_id, revision=branch)
         try:
             commit = api.create_commit(  # upload_folder would make several commits of a large folder
                 repo_id,
-                _operations(Path(folder), present),
+                _operations(Path(folder), [file.rfilename for file in present.siblings]),
                 commit_message=message or f"Publish {repo_id.split('/')[-1]}",
                 revision=branch,
                 create_pr=pull_request,
+                parent_commit=present.sha,  # what has come since is not undone unseen
             )
         except RuntimeError as error:  # how huggingface_hub says that a file did not arrive
             raise OSError(f"{error} {RESUME_ADVICE}") from error
@@ -80,14 +106,22 @@ def publish(
 
 def _operations(folder: Path, present: list[str]) -> list:
     """Every file of the release comes, and what only an earlier release had goes."""
-    released = {file.name: file for file in sorted(folder.iterdir())}
-    outdated = [
-        name for name in present if name not in released and any(fnmatch(name, pattern) for pattern in REPLACED_FILES)
-    ]
+    released = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    outdated = [name for name in present if name not in released and _is_of_a_release(name)]
+    if outdated:
+        logger.warning(f"Of an earlier release these are deleted: {', '.join(outdated)}.")
+    if "README.md" in present:
+        logger.warning("README.md is replaced by the new card; the repository's history keeps the old one.")
     return [
         *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in released.items()),
         *(CommitOperationDelete(path_in_repo=name) for name in outdated),
     ]
+
+
+def _is_of_a_release(name: str) -> bool:
+    if "/" in name:
+        return name.startswith(TEMPLATES_FOLDER)
+    return any(fnmatch(name, pattern) for pattern in REPLACED_FILES)
 
 
 def _create_repository(api: HfApi, repo_id: str, private: bool) -> None:
@@ -118,20 +152,17 @@ def _parse_arguments() -> argparse.Namespace:
 
 def _rehearse(options: argparse.Namespace) -> None:
     """Writes the folder that would be sent."""
-    folder = options.dry_run
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: name a new folder for the dry run.")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    target = options.dry_run
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} is there already: name a new folder for the dry run.")
+    with tempfile.TemporaryDirectory() as folder:  # so that a release that is refused leaves nothing behind
         write_release(
             options.checkpoint, folder, repo_id=options.repo_id, license=options.license, dtype=options.dtype
         )
-    except Exception:
-        shutil.rmtree(folder)
-        raise
-    for file in sorted(folder.iterdir()):
-        print(f"{file.stat().st_size:12,} bytes  {file.name}")
-    print(f"Nothing was sent. This is what would be, to {options.repo_id}: {folder}")
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+    for file in sorted(target.rglob("*")):
+        print(f"{file.stat().st_size:12,} bytes  {file.relative_to(target)}")
+    print(f"Nothing was sent. This is what would be, to {options.repo_id}: {target}")
 
 
 def main() -> None:
@@ -146,15 +177,19 @@ def main() -> None:
         del arguments["dry_run"]
         print(publish(**arguments))
     except LocalTokenNotFoundError as error:
-        raise SystemExit("The Hub does not know you: log in with `hf auth login`, or set HF_TOKEN.") from error
+        raise SystemExit(LOGIN_ADVICE) from error
     except RepositoryNotFoundError as error:
         raise SystemExit(
             f"The Hub has no repository {options.repo_id}, or does not let you see it: check the name and `hf auth whoami`."
         ) from error
     except HfHubHTTPError as error:
+        if error.response.status_code == 401:
+            raise SystemExit(LOGIN_ADVICE) from error
         raise SystemExit(f"The Hub refused or broke off ({error}). {RESUME_ADVICE}") from error
+    except httpx.ConnectError as error:
+        raise SystemExit(f"The Hub cannot be reached ({error}). {RESUME_ADVICE}") from error
     except httpx.TransportError as error:
-        raise SystemExit(f"The Hub cannot be reached ({error}): nothing was sent.") from error
+        raise SystemExit(f"The connection to the Hub was lost ({error}). {RESUME_ADVICE}") from error
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import torch
 from transformers import GenerationConfig
@@ -10,6 +10,7 @@ from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_N
 
 from speechverse import SpeechVerseConfig, SpeechVerseForConditionalGeneration, SpeechVerseProcessor
 from speechverse.model_cards.card import make_card
+from speechverse.model_cards.records import public_results, public_run
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
 
@@ -26,8 +27,7 @@ def write_release(
 ) -> None:
     """Writes into `folder` what is to be published of a checkpoint, and nothing else.
 
-    Optimizer states, logs, answers and recordings' names stay at home; paths of this machine are shortened to their last
-    part.
+    Optimizer states, logs and answers stay at home, and so do the names of recordings and this machine's paths.
 
     Args:
         checkpoint (`str` or `Path`): folder of a finished run, or one of its checkpoints.
@@ -44,33 +44,21 @@ def write_release(
     _refuse_incomplete(checkpoint)
     config = SpeechVerseConfig.from_pretrained(checkpoint)
     standalone = config.standalone
-    model, weights = _read_model(checkpoint, config)
     processor = SpeechVerseProcessor.from_pretrained(checkpoint)
+    model = _save_model(checkpoint, config, folder, dtype)
     _refuse_other_processor(checkpoint, model, processor)
-    measured, run = _read_results(checkpoint), _read_json(checkpoint / RUN)
-
-    if dtype is not None:
-        weights = {
-            name: tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
-            for name, tensor in weights.items()
-        }
-    model.save_pretrained(folder, state_dict=weights, standalone=standalone)
     processor.save_pretrained(folder)
-    for name, content in ((RESULTS, measured), (RUN, run)):
-        if content is not None:
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    results, run = _read_record(checkpoint, RESULTS, public_results), _read_record(checkpoint, RUN, public_run)
+    published = fingerprint(folder)
+    for name, record in ((RESULTS, results), (RUN, run)):
+        if record is not None:
+            # Where the weights were rounded, the record is of those before, and stands beside those after.
+            record |= {"recorded_for": record.get("recorded_for", record["fingerprint"]), "fingerprint": published}
+            (folder / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if (checkpoint / LOSS_CURVE).is_file():
         (folder / LOSS_CURVE).write_bytes((checkpoint / LOSS_CURVE).read_bytes())
     card = make_card(
-        folder,
-        repo_id,
-        model,
-        processor,
-        standalone=standalone,
-        measured=measured,
-        run=run,
-        license=license,
-        rounded_to=dtype,
+        folder, repo_id, model, processor, standalone=standalone, results=results, run=run, license=license
     )
     card.save(folder / "README.md")
 
@@ -85,24 +73,30 @@ def _refuse_incomplete(checkpoint: Path) -> None:
         unfinished = sorted(checkpoint.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
         hint = f" The run did not finish: resume it, or publish {unfinished[-1]}." if unfinished else ""
         raise ValueError(f"{checkpoint} is no complete checkpoint: it lacks {', '.join(missing)}.{hint}")
+    model_type = _read_json(checkpoint / CONFIG_NAME).get("model_type")
+    if model_type != SpeechVerseConfig.model_type:
+        raise ValueError(f"{checkpoint} holds a model of model_type {model_type!r}, not a SpeechVerse model.")
 
 
-def _read_model(checkpoint: Path, config: SpeechVerseConfig):
-    """The model, and the tensors that it saves. An adapter's bases need not be on this machine."""
+def _save_model(checkpoint: Path, config: SpeechVerseConfig, folder: Path, dtype: str | None):
+    """Saves configuration, weights and code; returns the model. An adapter's bases need not be on this machine."""
+    dtype = None if dtype is None else getattr(torch, dtype)
     if config.standalone:
         model = SpeechVerseForConditionalGeneration.from_pretrained(checkpoint)
-        weights = model.state_dict()
-        if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+        if broken := [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]:
             raise ValueError(
                 f"{checkpoint} holds NaN or infinity in {', '.join(broken[:5])}: its training went wrong."
             )
-    else:
-        with torch.device("meta"):
-            model = SpeechVerseForConditionalGeneration(config)
-        weights = model.read_adapter_weights(checkpoint / SAFE_WEIGHTS_NAME)
-        if (checkpoint / "generation_config.json").is_file():
-            model.generation_config = GenerationConfig.from_pretrained(checkpoint)
-    return model, weights
+        model.to(dtype).save_pretrained(folder, standalone=True)
+        return model
+    with torch.device("meta"):
+        model = SpeechVerseForConditionalGeneration(config)
+    weights = model.read_adapter_weights(checkpoint / SAFE_WEIGHTS_NAME)
+    if (checkpoint / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(checkpoint)
+    weights = {name: tensor.to(dtype or tensor.dtype) for name, tensor in weights.items()}
+    model.save_pretrained(folder, state_dict=weights)
+    return model
 
 
 def _refuse_other_processor(checkpoint: Path, model, processor: SpeechVerseProcessor) -> None:
@@ -118,37 +112,26 @@ def _refuse_other_processor(checkpoint: Path, model, processor: SpeechVerseProce
             )
 
 
-def _read_results(checkpoint: Path) -> dict | None:
-    """What evaluation/run.py measured, if on these very weights."""
-    results = _read_json(checkpoint / RESULTS)
-    if results is not None and results.get("fingerprint") != fingerprint(checkpoint):
-        raise ValueError(
-            f"{checkpoint / RESULTS} was measured on other weights than those in the folder: evaluate again, or remove it."
-        )
-    return results
-
-
-def _read_json(file: Path) -> dict | None:
-    """What a file holds, without this machine's paths."""
+def _read_record(checkpoint: Path, name: str, make_public) -> dict | None:
+    """What a run left about these very weights, as far as it is for others' eyes; `None` where it left nothing."""
+    file = checkpoint / name
     if not file.is_file():
         return None
+    record = _read_json(file)
+    if "fingerprint" not in record:
+        raise ValueError(f"{file} does not say which weights it is about: make it again, or remove it.")
+    if record["fingerprint"] != fingerprint(checkpoint):
+        raise ValueError(f"{file} is about other weights than those in the folder: make it again, or remove it.")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return make_public(record)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is not what this version writes ({error!r}): make it again, or remove it."
+        ) from error
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not JSON: {error}.") from error
-    if (shortened := _shorten_paths(content)) != content:
-        logger.warning(f"{file.name}: paths of this machine are shortened to their last part.")
-    return shortened
-
-
-def _shorten_paths(value):
-    """Replaces every absolute path by its last part: what else is on a machine is nobody's business."""
-    if isinstance(value, dict):
-        return {key: _shorten_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_shorten_paths(item) for item in value]
-    if isinstance(value, str):
-        for flavour in (PurePosixPath, PureWindowsPath):
-            if flavour(value).is_absolute():
-                return flavour(value).name
-    return value

@@ -417,7 +417,10 @@ class TaskBank:
         Raises:
             ValueError: if a task lacks a field, has an unknown one, or one of the wrong kind.
         """
-        tasks = json.loads(Path(file).read_text(encoding="utf-8"))
+        try:
+            tasks = json.loads(Path(file).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} is not JSON: {error}.") from error
         return cls(_task_from_fields(task, f"{file}, task {index}") for index, task in enumerate(tasks))
 
     def to_json(self, file: str | Path):

@@ -7,6 +7,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from ..modeling_speechverse.base_checkpoints import fingerprint
 from .plots import draw_loss_curve
 
 
@@ -99,6 +100,7 @@ class SpeechVerseTrainer(Trainer):
         folder = Path(self.args.output_dir)
         results = {
             "config": config,
+            "fingerprint": fingerprint(folder),  # of the weights that all this is about
             "seed": self.args.seed,
             "steps": self.state.global_step,
             "trainable_parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),

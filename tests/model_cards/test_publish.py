@@ -88,18 +88,29 @@ def test_pull_request(hub, command, capsys):
     assert "/org/tiny/discussions/1" in capsys.readouterr().out
 
 
-def test_earlier_release_is_replaced_and_the_rest_stays(hub, command):
-    hub.create_repository(
-        "org/tiny", {"model-00001-of-00002.safetensors": b"old", "old_code.py": b"", "diagram.png": b"x"}
-    )
+def test_earlier_release_is_replaced_and_the_rest_stays(hub, command, caplog):
+    outdated = {"model-00001-of-00002.safetensors", "chat_template.jinja", "additional_chat_templates/tool_use.jinja"}
+    others = {"handler.py", "examples/demo.py", "rank-16/model.safetensors", "diagram.png"}
+    hub.create_repository("org/tiny", dict.fromkeys(outdated | others | {"README.md"}, b"old"))
     command()
     files = hub.repositories["org/tiny"].files()
-    assert "diagram.png" in files and not {"model-00001-of-00002.safetensors", "old_code.py"} & files.keys()
+    assert others <= files.keys() and not outdated & files.keys()
+    assert all(name in caplog.text for name in outdated | {"README.md"})
 
 
-@pytest.mark.parametrize("broken", ["PUT /lfs/", "POST .*/commit/"])
-def test_interrupted_upload_is_resumed(hub, command, broken):
-    hub.fail_next(broken, status=507)
+def test_processor_with_several_chat_templates(hub, command, run):
+    (run / "additional_chat_templates").mkdir()
+    (run / "chat_template.jinja").write_text("{{ messages }}")
+    (run / "additional_chat_templates" / "short.jinja").write_text("{{ messages[0] }}")
+    command()
+    assert "additional_chat_templates/short.jinja" in hub.repositories["org/tiny"].files()
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"), [("PUT /lfs/", 507), ("POST .*/commit/", 500), ("POST .*/commit/", None)]
+)
+def test_interrupted_upload_is_resumed(hub, command, broken, status):
+    hub.fail_next(broken, status=status)  # None cuts the connection
     with pytest.raises(SystemExit, match="give the command again"):
         command()
     assert len(hub.repositories["org/tiny"].history()) == 1  # nothing half-done is seen
@@ -111,14 +122,16 @@ def test_interrupted_upload_is_resumed(hub, command, broken):
     assert received in (0, len(sent))
 
 
-@pytest.mark.parametrize("token", [None, HubStandIn.STRANGER])
-def test_who_may_not_publish_is_told(token, command, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("token", "words"), [(None, "log in with `hf auth login`"), (HubStandIn.STRANGER, "The Hub refused")]
+)
+def test_who_may_not_publish_is_told(token, words, command, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     if token is None:
         monkeypatch.delenv("HF_TOKEN")
     else:
         monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(SystemExit, match="log in|refused"):
+    with pytest.raises(SystemExit, match=words):
         command()
 
 
@@ -130,5 +143,5 @@ def test_card_that_the_hub_refuses_stops_the_release(hub, command):
 
 def test_unreachable_hub_is_told(hub, command):
     hub.stop()
-    with pytest.raises(SystemExit, match="The Hub cannot be reached"):
+    with pytest.raises(SystemExit, match="The Hub cannot be reached.*give the command again"):
         command()

@@ -12,6 +12,7 @@ from tiny_models import noise, save_bases, tiny_model, tiny_processor
 
 from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor, Task, TaskBank
 from speechverse.model_cards import publish
+from speechverse.model_cards.records import HYPER_PARAMETERS
 from speechverse.model_cards.release import write_release
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
@@ -45,26 +46,51 @@ def checkpoint(bases, tmp_path):
     model = SpeechVerseForConditionalGeneration.from_foundations(*map(str, bases), lora_rank=2)
     model.save_pretrained(folder)
     SpeechVerseProcessor.for_model(model, TASKS).save_pretrained(folder)
-    config = {
+    source = {
+        "manifest": str(tmp_path / "secret-client" / "calls.jsonl"),
+        "where": {"split": "train"},
+        "task": None,
+        "instruction": ["/th/ or /s/: which | sound?"],
+        "target": "$text",
+    }
+    config = dict.fromkeys(HYPER_PARAMETERS, "None") | {
         "learning_rate": 1e-3,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 2,
         "output_dir": str(folder),
-        "manifest": "$SPEECHVERSE_DATA/calls.jsonl",
+        "hub_token": "secret-token",
+        "fsdp_config": f"{{'file': '{folder}/secret.json'}}",
+        "train_data": [source],
+        "eval_data": [],
     }
-    run = {"config": config, "seed": 0, "steps": 7, "trainable_parameters": 1234}
+    run = {
+        "config": config,
+        "fingerprint": fingerprint(folder),
+        "seed": 0,
+        "steps": 7,
+        "trainable_parameters": 1234,
+        "torch": "2",
+        "log": [{"loss": 0.5, "step": 7}],
+    }
     (folder / "run.json").write_text(json.dumps(run))
-    row = {"instruction": "which colour ?", "samples": 10, "skipped": [], "accuracy": 0.8, "uar": 0.75}
+    row = {
+        "instruction": "/th/ or /s/: which | sound?",
+        "samples": 10,
+        "skipped": [{"audio": f"{folder}/secret-jane.wav", "reason": "unreadable: secret-jane.wav"}],
+        "accuracy": 0.8,
+        "uar": 0.75,
+        "source": source,
+    }
     results = {
         "results": [row],
         "fingerprint": fingerprint(folder),
         "date": "2026-01-02",
-        "command": ["python", "evaluation/run.py", "--model", str(folder)],
+        "command": ["python", "evaluation/run.py", f"--model={folder}", "--out", "/home/secret/a b"],
         "hardware": "2 CPU cores",
         "versions": {"torch": "2"},
     }
     (folder / "results.json").write_text(json.dumps(results))
-    (folder / "answers.jsonl").write_text('{"audio": "secret.wav"}\n')
+    (folder / "answers.jsonl").write_text('{"audio": "secret-jane.wav"}\n')
     (folder / "optimizer.pt").write_bytes(b"pickle")
     (folder / "checkpoint-7").mkdir()
     return folder
@@ -82,7 +108,12 @@ def test_it_is_complete_and_nothing_else(checkpoint, tmp_path):
     data = {"config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tasks.json"}
     rest = {"tokenizer.json", "tokenizer_config.json", "README.md", "results.json", "run.json"}
     assert {file.name for file in folder.iterdir()} == CODE | data | rest
-    assert not any(str(tmp_path) in file.read_text() for file in folder.iterdir() if file.suffix in (".json", ".md"))
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        assert b"secret" not in content and str(tmp_path).encode() not in content, file.name
+    assert (
+        json.loads((folder / "results.json").read_text())["results"][0]["instruction"] == "/th/ or /s/: which | sound?"
+    )
 
 
 def test_the_bases_need_not_be_there_and_the_answers_are_the_same(checkpoint, bases, tmp_path, monkeypatch):
@@ -100,7 +131,10 @@ def test_weights_can_be_rounded(checkpoint, tmp_path):
     saved = load_file(checkpoint / "model.safetensors")
     assert published.keys() == saved.keys()
     assert all(torch.equal(published[key], saved[key].bfloat16()) for key in saved)
-    assert "before they were stored as bfloat16" in (tmp_path / "release" / "README.md").read_text()
+    card = (tmp_path / "release" / "README.md").read_text()
+    assert "before they were rounded to BF16" in card
+    (tmp_path / "again").mkdir()
+    write_release(tmp_path / "release", tmp_path / "again", repo_id="org/tiny")  # as good a checkpoint as any
 
 
 def test_card_says_what_it_is(checkpoint, bases, tmp_path):
@@ -108,12 +142,14 @@ def test_card_says_what_it_is(checkpoint, bases, tmp_path):
     assert card.data.library_name == "transformers" and card.data.license == "cc-by-4.0"
     assert card.data.pipeline_tag == "audio-text-to-text" and "speechverse" in card.data.tags
     assert card.data.base_model is None  # these bases are folders: the Hub does not know them
-    assert "speechverse-foundations --out foundations tiny-wavlm tiny-t5" in card.text
+    assert "tiny-wavlm and tiny-t5 are no repository of the Hub" in card.text
     for folder in bases:
         assert fingerprint(folder)[:16] in card.text
     assert fingerprint(tmp_path / "release")[:16] in card.text
     assert 'pipeline("speech-instruction", model="org/tiny", trust_remote_code=True)' in card.text
-    assert "| which colour ? | 10 | 80.0 % | 75.0 % |" in card.text and "2026-01-02" in card.text
+    assert r"| /th/ or /s/: which \| sound? | 10; 1 left out: unreadable | 80.0 % | 75.0 % |" in card.text
+    assert "`python evaluation/run.py --model=run --out 'a b'`" in card.text and "2026-01-02" in card.text
+    assert "- manifest: calls.jsonl; where: {'split': 'train'}" in card.text
     assert "| `er` | emotion-recognition | red, blue | which colour ? |" in card.text
     assert "7 steps, seed 0, 1,234 parameters" in card.text
 
@@ -127,13 +163,17 @@ def test_hub_bases_are_linked(checkpoint, tmp_path):
     assert "speechverse-foundations" not in card.text
 
 
-def test_whole_model_is_published_whole(tmp_path):
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_whole_model_is_published_whole(dtype, tmp_path):
     model = tiny_model()
     model.save_pretrained(tmp_path / "run")
     tiny_processor(model).save_pretrained(tmp_path / "run")
-    folder = release(tmp_path / "run", tmp_path)
+    folder = release(tmp_path / "run", tmp_path, dtype=dtype)
+    assert load_file(folder / "model.safetensors").keys() == load_file(tmp_path / "run" / "model.safetensors").keys()
     again = SpeechVerseForConditionalGeneration.from_pretrained(folder)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), again.parameters(), strict=True))
+    for (name, ours), theirs in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours if dtype is None else ours.bfloat16().to(theirs.dtype), theirs), name
+        assert theirs.dtype == torch.float32 if theirs.requires_grad or dtype is None else torch.bfloat16
     assert "whole model" in (folder / "README.md").read_text()
 
 
@@ -176,6 +216,24 @@ def with_another_processor(folder):
     (folder / "processor_config.json").write_text(json.dumps(config))
 
 
+def with_a_record_of_nothing(folder):
+    (folder / "run.json").write_text("{}")
+
+
+def with_an_older_record(folder):
+    run = json.loads((folder / "run.json").read_text())
+    del run["config"]["layer_mix"]
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+def of_another_kind(folder):
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+
+
+def with_broken_tasks(folder):
+    (folder / "tasks.json").write_text("{")
+
+
 def of_a_later_format(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"format_version": 99}))
@@ -191,7 +249,11 @@ def of_a_later_format(folder):
         (with_nan, "NaN"),
         (without_a_key, "blocks.0.conv.weight is missing"),
         (cut_short, "cut short"),
-        (trained_on, "measured on other weights"),
+        (trained_on, r"results.json is about other weights"),
+        (with_a_record_of_nothing, r"run.json does not say which weights"),
+        (with_an_older_record, r"run.json is not what this version writes .KeyError.'layer_mix'"),
+        (of_another_kind, "model_type 'bert'"),
+        (with_broken_tasks, "tasks.json is not JSON"),
         (with_another_processor, "projector_convolutions"),
         (of_a_later_format, "format 99"),
     ],
@@ -209,7 +271,7 @@ def test_dry_run_leaves_the_folder_and_sends_nothing(checkpoint, tmp_path, monke
     publish.main()  # HF_HUB_OFFLINE is set: anything that is sent fails
     assert (tmp_path / "look" / "README.md").is_file()
     assert "model.safetensors" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="is not empty"):
+    with pytest.raises(SystemExit, match="is there already"):
         publish.main()
 
 
