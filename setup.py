@@ -18,7 +18,7 @@ QUANTISERS = ["bitsandbytes>=0.50", "torchao>=0.18"]  # both have a CPU path, so
 extras = {
     "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
     "eval": ["evaluate>=0.4.6", "jiwer>=4", "sacrebleu", "scipy"],
-    "tts": ["py-nanotts", "hibari-tts"],
+    "tts": ["py-nanotts", "hibari-tts", "scipy"],
     "demo": ["py-nanotts", "onnx", "gguf", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
 }
 extras["dev"] = sorted({*extras["demo"], *extras["train"], *extras["tts"], *TEST, *QUANTISERS})

@@ -5,7 +5,7 @@ on pair a wording with a room that it was never heard with.
 """
 
 ROOMS = ("kitchen", "bedroom", "bathroom", "garage", "office", "hallway")
-ACCENTS = {"American": "en-US", "British": "en-GB"}
+ACCENTS = {"American": "nanotts:en-US", "British": "nanotts:en-GB"}
 
 WISHES = {
     "turn on the light": (
