@@ -3,7 +3,8 @@
     python evaluation/run.py --model runs/real_speech --config training/configs/real_speech.yaml
 
 For each source it prints accuracy and unweighted average recall (UAR: the mean over classes of the share of that class
-that was recognised), and writes `answers.jsonl` and `results.json` into the model's folder or `--out`.
+that was recognised, which says something of labels only), and writes `answers.jsonl` and `results.json` into the model's
+folder or `--out`. The tasks are the model's own, and the shipped ones that it was not trained on.
 """
 
 import argparse
@@ -24,34 +25,53 @@ from transformers.utils import CONFIG_NAME, cached_file
 
 import speechverse
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
-from speechverse.training.arguments import parse_run_config
+from speechverse.processing import TaskBank
+from speechverse.training.arguments import TASKS_FOLDER, parse_run_config
 from speechverse.training.data.filters import drop_unusable
 from speechverse.training.data.manifest import Sample, load_samples
 
 
-def accuracy(truths: list[str], answers: list[str | None]) -> float:
+def accuracy(truths: list, answers: list) -> float:
     """Share of answers that are exactly the truth, 0 to 1."""
     return sum(truth == answer for truth, answer in zip(truths, answers, strict=True)) / len(truths)
 
 
-def unweighted_average_recall(truths: list[str], answers: list[str | None]) -> float:
-    """Macro-averaged recall over the classes that occur, 0 to 1."""
-    totals = Counter(truths)
-    right = Counter(truth for truth, answer in zip(truths, answers, strict=True) if truth == answer)
+def unweighted_average_recall(truths: list, answers: list) -> float:
+    """Macro-averaged recall over the classes that occur, 0 to 1; every list of keywords or slots is one of its own."""
+    classes = [json.dumps(truth) for truth in truths]
+    totals = Counter(classes)
+    right = Counter(c for c, truth, answer in zip(classes, truths, answers, strict=True) if truth == answer)
     return sum(right[label] / total for label, total in totals.items()) / len(totals)
 
 
-def ask(answerer, samples: list[Sample], batch_size: int) -> list[str | None]:
-    """Answers every sample's first wording, in the samples' order; recordings of like length share a batch."""
+def all_tasks(own: TaskBank) -> TaskBank:
+    """A model's own tasks and the shipped ones, which it may be asked unseen; its own go before those of one name."""
+    taken = {name for task in own for name in (task.id, task.name)}
+    shipped = TaskBank.from_yaml(TASKS_FOLDER)
+    return TaskBank([*own, *(task for task in shipped if not taken & {task.id, task.name})])
+
+
+def ask(answerer, samples: list[Sample], batch_size: int) -> list[str]:
+    """What is answered to every sample's first wording, in their order; recordings of like length share a batch."""
     order = sorted(range(len(samples)), key=lambda index: Path(samples[index].audio).stat().st_size)
     inputs = ({"audio": samples[index].audio, "instruction": samples[index].instructions[0]} for index in order)
     answers = [None] * len(samples)
     outputs = answerer(inputs, batch_size=batch_size)
     for index, output in zip(order, tqdm(outputs, total=len(samples), unit="clip"), strict=True):
-        task = samples[index].task
-        known = task is not None and task in answerer.processor.tasks  # else the text itself is the answer
-        answers[index] = answerer.processor.parse(output["text"], task if known else None)
+        answers[index] = output["text"]
     return answers
+
+
+def read(sample: Sample, text: str, tasks: TaskBank) -> tuple:
+    """A sample's target and the text that a model wrote, both as typed answers where its task can read the target.
+
+    It cannot where the sample's instruction lists classes of its own; the texts themselves are then the answers.
+    """
+    if sample.task in tasks:
+        truth, unread = tasks[sample.task].parse(sample.target)
+        if truth is not None and not unread:
+            return truth, tasks[sample.task].parse(text).answer
+    return sample.target.strip(), text.strip()
 
 
 def describe_hardware(device: torch.device) -> str:
@@ -77,16 +97,18 @@ def main() -> None:
             raise ValueError(f"{options.config} has no eval_data: there is nothing to ask.")
         answerer = pipeline("speech-instruction", model=options.model)
         processor = answerer.processor
+        tasks = all_tasks(processor.tasks)
         bounds = (processor.min_audio_seconds, processor.max_audio_seconds)
-        data = [drop_unusable(load_samples(source, processor.tasks), *bounds) for source in sources]
+        data = [drop_unusable(load_samples(source, tasks), *bounds) for source in sources]
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     out.mkdir(parents=True, exist_ok=True)
     results = []
     with (out / "answers.jsonl").open("w", encoding="utf-8") as lines:
         for source, (samples, skipped) in zip(sources, data, strict=True):
-            answers = ask(answerer, samples, options.batch_size)
-            truths = [sample.target for sample in samples]
+            texts = ask(answerer, samples, options.batch_size)
+            pairs = [read(sample, text, tasks) for sample, text in zip(samples, texts, strict=True)]
+            truths, answers = zip(*pairs, strict=True)
             row = {
                 "instruction": samples[0].instructions[0],
                 "samples": len(samples),
@@ -100,11 +122,11 @@ def main() -> None:
                 f"{row['instruction']:40} {row['samples']:5} clips{left_out}   "
                 f"accuracy {row['accuracy']:6.1%}   UAR {row['uar']:6.1%}"
             )
-            for sample, answer in zip(samples, answers, strict=True):
+            for sample, (truth, answer) in zip(samples, pairs, strict=True):
                 line = {
                     "audio": Path(sample.audio).name,
                     "instruction": sample.instructions[0],
-                    "truth": sample.target,
+                    "truth": truth,
                     "answer": answer,
                 }
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -3,13 +3,14 @@
 import inspect
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, logging
 from transformers.utils.hub import get_checkpoint_shard_files
 
@@ -24,6 +25,12 @@ DEFAULT_ADAPTER = "default"  # the name every adapter has on disk
 LORA_NAME = re.compile(r"(\.lora_\w+\.)([^.]+)(?=\.|$)")
 # What the Auto classes and pipelines pass along that says nothing about an adapter-only checkpoint.
 IGNORED_ARGUMENTS = ("trust_remote_code", "adapter_kwargs", "code_revision", "use_safetensors", "low_cpu_mem_usage")
+# What leaves an argument that an adapter has no use for without effect, beside None: transformers' own defaults.
+NEUTRAL_VALUES = {
+    name: parameter.default
+    for name, parameter in inspect.signature(PreTrainedModel.from_pretrained).parameters.items()
+}
+NEUTRAL_VALUES |= {"offload_buffers": False, "use_kernels": False}  # which it takes from its **kwargs
 
 
 class AdapterCheckpointMixin:
@@ -109,9 +116,31 @@ class AdapterCheckpointMixin:
         state_dict = select(state_dict)
         self.config.standalone = standalone
         try:
-            super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
+            with self._saved_with_own_code():
+                super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
         finally:
             self.config.standalone = False
+
+    @contextmanager
+    def _saved_with_own_code(self):
+        """Lets a subclass that a user wrote be saved with our code; with its own alone nothing could be loaded.
+
+        That subclass's file need not bring along what it imports, and `auto_map` names our classes.
+        """
+        own = next(base for base in type(self).__mro__ if AdapterCheckpointMixin in base.__bases__)
+        theirs = type(self).__module__
+        if theirs == own.__module__ or theirs.startswith("transformers_modules."):
+            yield
+            return
+        logger.warning_once(
+            f"The code of {type(self).__name__} is not saved with the checkpoint: load it by {type(self).__name__}"
+            ".from_pretrained, since AutoModel takes it for a SpeechVerseForConditionalGeneration."
+        )
+        self.__module__ = own.__module__  # transformers copies the file of this module, and those that it imports
+        try:
+            yield
+        finally:
+            del self.__module__
 
     @classmethod
     def from_pretrained(
@@ -161,7 +190,11 @@ class AdapterCheckpointMixin:
             _refuse_other_shape(text_folder, config.text_config, config.text_base)
         for name in (*location, *IGNORED_ARGUMENTS):
             kwargs.pop(name, None)
-        load_arguments = {name: value for name, value in kwargs.items() if not name.startswith("_")}
+        load_arguments = {
+            name: value
+            for name, value in kwargs.items()
+            if not name.startswith("_") and value is not None and value is not NEUTRAL_VALUES.get(name)
+        }
         with_info = load_arguments.pop("output_loading_info", False)
         if unknown := set(load_arguments) - set(inspect.signature(cls._from_bases).parameters):
             raise TypeError(
@@ -257,7 +290,8 @@ class AdapterCheckpointMixin:
         if placement is not None:
             model.multi_modal_projector.to(placement.main_device)
             if placement.is_spread:
-                model.hf_device_map = placement.device_map
+                # The first is where `pipeline` takes the inputs to, and nothing computes on the disk.
+                model.hf_device_map = {"multi_modal_projector": placement.main_device} | placement.device_map
         if weights_files is not None:
             model._load_adapter_weights(*weights_files, from_whole=from_whole)
         return model.eval()

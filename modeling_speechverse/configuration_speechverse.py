@@ -77,7 +77,8 @@ class SpeechVerseConfig(PreTrainedConfig):
         standalone (`bool`, *optional*, defaults to `False`):
             Written by `save_pretrained`: whether the checkpoint holds the frozen bases too.
         format_version (`int`, *optional*, defaults to 1):
-            Version of the checkpoint's format. Checkpoints that were written before there was a number are of version 1.
+            Version of the format in which a checkpoint was written; 1 where it does not say. What is saved is of the
+            present format.
 
     Raises:
         ValueError: if a field has a value that cannot be, or the checkpoint is of a later format than this code knows.
@@ -99,13 +100,16 @@ class SpeechVerseConfig(PreTrainedConfig):
         audio_token_id=None,
         freeze_audio_tower=True,
         standalone=False,
-        format_version=FORMAT_VERSION,
+        format_version=1,  # not FORMAT_VERSION: checkpoints without a number are of the first format for ever
         **kwargs,
     ):
+        if type(format_version) is not int or format_version < 1:
+            raise ValueError(f"format_version is {format_version!r}; it must be a whole number of at least 1.")
         if format_version > FORMAT_VERSION:
             raise ValueError(
                 f"This checkpoint is of format {format_version}; this version of speechverse reads formats up to "
-                f"{FORMAT_VERSION}: upgrade it, or load with trust_remote_code=True the code that came with the checkpoint."
+                f"{FORMAT_VERSION}: upgrade speechverse, or load with trust_remote_code=True in a process that does not "
+                "import it."  # where it is imported, its classes go before those that came with the checkpoint
             )
         self.audio_config = self._sub_config(audio_config, default="wavlm")
         # Where the encoder learns: SpecAugment's masks are longer than short clips, a mix needs every layer, and several

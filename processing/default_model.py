@@ -23,6 +23,9 @@ class DefaultModel(dict):
     def __getitem__(self, key):
         return find_default_model() if key == "model" else super().__getitem__(key)
 
+    def get(self, key, default=None):
+        return self[key] if key in self else default  # dict's own would not look for the model
+
 
 def find_default_model() -> tuple[str, str]:
     """The default model's folder or Hub id, and its revision.
@@ -37,9 +40,10 @@ def find_default_model() -> tuple[str, str]:
     try:
         cached_file(DEFAULT_MODEL, CONFIG_NAME)
     except OSError as error:
+        cause = str(error).strip().split("\n")[0].rstrip(" .:")
         raise OSError(
-            f'pipeline("speech-instruction") without a model takes {DEFAULT_MODEL}, but neither the Hub nor the cache has '
-            "it. Name a checkpoint with model=..., such as runs/demo/checkpoint, which `make demo` trains in minutes; or "
-            f"put the default model's folder into ${FOUNDATIONS_VARIABLE}."
+            f'pipeline("speech-instruction") without a model takes {DEFAULT_MODEL}, but neither the Hub nor the cache gives '
+            f"it ({cause}). Name a checkpoint with model=..., such as runs/demo/checkpoint, which `make demo` trains in "
+            f"minutes; or put the default model's folder into ${FOUNDATIONS_VARIABLE}."
         ) from error
     return DEFAULT_MODEL, "main"

@@ -16,7 +16,7 @@ from huggingface_hub import constants  # noqa: E402
 
 @pytest.fixture
 def hub():
-    """A stand-in for the Hub, which knew every request that came."""
+    """A stand-in for the Hub; fails the test if a request came that it does not know."""
     with HubStandIn() as hub:
         yield hub
     assert hub.unhandled == []

@@ -13,6 +13,11 @@ from transformers import HfArgumentParser, TrainingArguments
 from .data.manifest import ManifestSource
 
 
+TASKS_FOLDER = Path(__file__).parent.parent / "processing" / "tasks"
+# The Trainer would send the whole output folder: private paths, the host's name, and the Hub token within a pickle.
+REFUSED_PUSH = "push_to_hub is not supported: publish a finished run with speechverse-publish."
+
+
 @dataclass
 class ModelArguments:
     """Which bases are joined, and how; see `SpeechVerseForConditionalGeneration.from_foundations`.
@@ -81,6 +86,8 @@ class SpeechVerseTrainingArguments(TrainingArguments):
     def __post_init__(self):
         if self.label_smoothing_factor:  # the Trainer would take the labels away from a model that needs them
             raise ValueError("label_smoothing_factor is not supported: the loss is made by the model.")
+        if self.push_to_hub:
+            raise ValueError(REFUSED_PUSH)
         self.use_cpu = self.use_cpu or torch.accelerator.current_accelerator(check_available=True) is None
         super().__post_init__()
 
@@ -111,7 +118,7 @@ def parse_run_config(argv: list[str]) -> RunConfig:
 
     Raises:
         FileNotFoundError: if the configuration is not there.
-        ValueError: if it has an unknown key, or lacks one that is needed.
+        ValueError: if it has an unknown key or `push_to_hub`, or lacks a key that is needed.
     """
     parser = HfArgumentParser([ModelArguments, SpeechVerseTrainingArguments])
     parser.add_argument("config", type=Path, help="the run's YAML file")
@@ -137,6 +144,8 @@ def parse_run_config(argv: list[str]) -> RunConfig:
             values[key] = "no"  # which YAML reads as false
     parser.set_defaults(**values)
     namespace = parser.parse_args(argv)
+    if namespace.push_to_hub:  # said now, and not when the data have been read and the model is built
+        raise ValueError(REFUSED_PUSH)
     model_names = [f.name for f in dataclasses.fields(ModelArguments)]
     return RunConfig(
         model=ModelArguments(**{name: getattr(namespace, name) for name in model_names}),

@@ -15,7 +15,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 import speechverse
-from speechverse.training.arguments import ModelArguments, RunConfig, parse_run_config
+from speechverse.training.arguments import TASKS_FOLDER, ModelArguments, RunConfig, parse_run_config
 from speechverse.training.data.dataset import InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
 from speechverse.training.data.filters import drop_unusable, report_skipped
@@ -24,8 +24,6 @@ from speechverse.training.trainer import SpeechVerseTrainer
 
 
 logger = logging.getLogger(__name__)
-
-TASKS_FOLDER = Path(__file__).parent.parent / "processing" / "tasks"
 
 
 def build_model(arguments: ModelArguments) -> speechverse.SpeechVerseForConditionalGeneration:

@@ -8,6 +8,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..modeling_speechverse.base_checkpoints import fingerprint
+from .arguments import REFUSED_PUSH
 from .plots import draw_loss_curve
 
 
@@ -80,6 +81,10 @@ class SpeechVerseTrainer(Trainer):
         output_dir = output_dir or self.args.output_dir
         self.model.save_pretrained(output_dir, state_dict=state_dict)
         self.processing_class.save_pretrained(output_dir)
+
+    def init_hf_repo(self, *args, **kwargs):
+        """Refuses: every way in which the Trainer pushes to the Hub begins here."""
+        raise ValueError(REFUSED_PUSH)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         # The Trainer would load with strict=False, where an adapter that does not fit goes unnoticed.

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from tiny_models import noise, tiny_model, tiny_processor
 
+from speechverse import Task, TaskBank
 from speechverse.evaluation import run
 from speechverse.training.data.manifest import Sample
 
@@ -17,15 +18,12 @@ def test_accuracy_and_recall_by_hand():
     answers = ["a", "a", None, "a"]
     assert run.accuracy(truths, answers) == 0.5
     assert run.unweighted_average_recall(truths, answers) == pytest.approx((2 / 3 + 0) / 2)
+    assert run.unweighted_average_recall([["a", "b"], []], [["a"], []]) == 0.5
 
 
 def test_answers_come_back_in_the_samples_order(tmp_path):
     class Echo:
         """Answers every recording with its own name."""
-
-        class processor:
-            tasks = ()
-            parse = staticmethod(lambda text, task: text)
 
         def __call__(self, inputs, batch_size):
             return ({"text": Path(item["audio"]).name} for item in inputs)
@@ -37,12 +35,42 @@ def test_answers_come_back_in_the_samples_order(tmp_path):
     assert run.ask(Echo(), samples, batch_size=2) == ["30.wav", "10.wav", "20.wav"]
 
 
+@pytest.mark.parametrize(
+    "task, target, text, expected",
+    [
+        ("er", "Angry", " angry. ", ("angry", "angry")),
+        ("emotion-recognition", "angry", "in a rage", ("angry", None)),
+        ("er", "bored", "bored ", ("bored", "bored")),  # of classes that the instruction lists
+        ("kwe", "rain, umbrella", "rain,umbrella", (["rain", "umbrella"], ["rain", "umbrella"])),
+        ("sf", "date = today", "Date=today", 2 * ([{"label": "date", "value": "today"}],)),
+        ("sf", "none", "None.", ([], [])),
+        ("asr", " stop it", "stop it ", ("stop it", "stop it")),
+        ("colour", "red", "Red.", ("red", "Red.")),  # which no bank knows
+        (None, "red", "red ", ("red", "red")),
+    ],
+)
+def test_target_and_answer_are_read_by_the_task(task, target, text, expected):
+    assert run.read(Sample("a.wav", ("?",), target, task), text, run.all_tasks(TaskBank())) == expected
+
+
+def test_own_tasks_go_before_shipped_ones():
+    own = [
+        Task("er", "mood", "Mood", ["how ?"], {"good": "", "bad": ""}),
+        Task("x", "keyword-search", "X", ["say it"]),
+    ]
+    tasks = run.all_tasks(TaskBank(own))
+    assert tasks["er"] == own[0] and tasks["keyword-search"] == own[1]
+    assert "asr" in tasks and "kws" not in tasks and "emotion-recognition" not in tasks
+
+
 @pytest.fixture
 def model_folder(tmp_path):
+    """A model that has learned one task."""
     model = tiny_model()
     model.generation_config.max_new_tokens = 4
     model.save_pretrained(tmp_path / "model")
-    tiny_processor(model).save_pretrained(tmp_path / "model")
+    tasks = TaskBank([Task("asr", "speech-recognition", "ASR", ["say it"])])
+    tiny_processor(model, tasks=tasks).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -75,6 +103,27 @@ def test_every_sample_is_asked_and_written(model_folder, tmp_path, monkeypatch, 
     assert result["samples"] == 3
     assert result["accuracy"] == sum(answer["answer"] == "red" for answer in answers) / 3
     assert "3 clips" in capsys.readouterr().out
+
+
+def test_task_that_the_model_has_not_learned_is_asked(model_folder, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "0.wav", noise(0.5), 16_000)
+    targets = {"er": "happy", "sf": "date = today; person = Ann"}
+    sources = []
+    for task, target in targets.items():
+        (tmp_path / f"{task}.jsonl").write_text(json.dumps({"audio": "0.wav", "task": task, "target": target}))
+        sources.append(f"{{manifest: {tmp_path / task}.jsonl}}")
+    config = tmp_path / "config.yaml"
+    sources = f"[{', '.join(sources)}]"
+    config.write_text(f"audio_base: a\ntext_base: b\ntrain_data: {sources}\neval_data: {sources}\n")
+    monkeypatch.setattr(sys, "argv", ["run.py", "--model", str(model_folder), "--config", str(config)])
+    monkeypatch.setattr(run, "ask", lambda _, samples, batch_size: [targets[s.task].upper() for s in samples])
+    run.main()
+    answers = [json.loads(line) for line in (model_folder / "answers.jsonl").read_text().splitlines()]
+    assert answers[0]["truth"] == answers[0]["answer"] == "happy"
+    assert answers[1]["truth"][1] == {"label": "person", "value": "Ann"}
+    assert answers[1]["answer"][1] == {"label": "person", "value": "ANN"}
+    results = json.loads((model_folder / "results.json").read_text())["results"]
+    assert [row["accuracy"] for row in results] == [row["uar"] for row in results] == [1, 0]
 
 
 def test_mistakes_are_one_sentence(model_folder, tmp_path, monkeypatch):

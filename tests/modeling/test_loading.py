@@ -13,7 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_models import AUDIO_CONFIGS, TEXT_CONFIGS, noise, save_bases, tiny_model, tiny_processor
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig, TorchAoConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BitsAndBytesConfig,
+    TorchAoConfig,
+    pipeline,
+)
 
 from speechverse import SpeechVerseForConditionalGeneration
 
@@ -43,10 +50,10 @@ class Saved:
         self.model.save_pretrained(folder / "adapter")
         self.model.save_pretrained(folder / "whole", standalone=True)
         self.model.save_pretrained(folder / "shards", standalone=True, max_shard_size="20KB")
-        processor = tiny_processor(self.model, audio, text)
+        self.processor = tiny_processor(self.model, audio, text)
         audio_input = {"audio": noise(0.5), "sampling_rate": 16_000}
-        self.batch = processor(text="say it", text_target="red", **audio_input)
-        self.question = processor(text="say it", **audio_input)
+        self.batch = self.processor(text="say it", text_target="red", **audio_input)
+        self.question = self.processor(text="say it", **audio_input)
 
     def from_foundations(self, **kwargs):
         return SpeechVerseForConditionalGeneration.from_foundations(*map(str, self.bases), **kwargs)
@@ -202,6 +209,19 @@ def test_spread_model_answers_the_same(where, checkpoint, audio, text, saved):
     assert offloaded and not any(learns(name) for name in offloaded)
     assert model.device.type == "cpu"
     saved.assert_answers_as(model, saved.answers(saved.model))
+
+
+@pytest.mark.parametrize("where", maps_of("t5"))
+def test_pipeline_of_a_spread_model_answers_the_same(where, saved, monkeypatch):
+    saved = saved()
+    monkeypatch.setenv("SPEECHVERSE_FOUNDATIONS", str(saved.folder / "bases"))
+    saved.processor.save_pretrained(saved.folder / "adapter")
+    folder = str(saved.folder / "adapter")
+    ask = pipeline("speech-instruction", model=folder, model_kwargs=maps_of("t5")[where])
+    assert "disk" in ask.model.hf_device_map.values() and ask.device.type == "cpu"
+    [text] = saved.processor.batch_decode(saved.answers(saved.model)[1], skip_special_tokens=True)
+    recording = {"audio": noise(0.5), "sampling_rate": 16_000}
+    assert ask(recording, "say it", max_new_tokens=6, min_new_tokens=6, num_beams=2)["text"] == text.strip()
 
 
 @every_pair

@@ -1,7 +1,12 @@
 """The model: the paper's parameter counts, generation, checkpoints, adapters, memory."""
 
+import inspect
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +21,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from speechverse import SpeechVerseForConditionalGeneration
+from speechverse import SpeechVerseConfig, SpeechVerseForConditionalGeneration
+from speechverse.modeling_speechverse import configuration_speechverse
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
 
@@ -249,6 +255,18 @@ def test_checkpoint_names_its_bases_and_no_path(bases, tmp_path):
     assert not list((tmp_path / "adapter").glob("*.bin"))
 
 
+NEUTRAL = {"variant": None, "proxies": None, "weights_only": True, "ignore_mismatched_sizes": False}
+
+
+def test_arguments_that_ask_for_nothing_are_taken(bases, tmp_path):
+    from_tiny_foundations().save_pretrained(tmp_path / "adapter")
+    AutoModel.from_pretrained(tmp_path / "adapter", **NEUTRAL, offload_buffers=False, state_dict=None)
+    asking = {"variant": "fp16", "weights_only": False, "ignore_mismatched_sizes": True, "use_kernels": True}
+    for name, value in asking.items():
+        with pytest.raises(TypeError, match=f"from_pretrained takes no argument {name} where the bases"):
+            SpeechVerseForConditionalGeneration.from_pretrained(tmp_path / "adapter", **{name: value})
+
+
 def test_whole_checkpoint_needs_no_bases(bases, tmp_path, monkeypatch):
     model = learn_something(from_tiny_foundations())
     model.save_pretrained(tmp_path / "whole", standalone=True)
@@ -392,11 +410,58 @@ def test_format_has_a_version(bases, tmp_path):
     config = json.loads(file.read_text())
     assert config["format_version"] == 1
     file.write_text(json.dumps(config | {"format_version": 2}))
-    with pytest.raises(ValueError, match="of format 2; this version of speechverse reads formats up to 1"):
+    with pytest.raises(ValueError, match="of format 2; .* up to 1: upgrade speechverse, or .* does not import it"):
         AutoModel.from_pretrained(tmp_path)
-    del config["format_version"]  # as the first checkpoints
-    file.write_text(json.dumps(config))
-    AutoModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("version", [None, "1", 0, 1.0])
+def test_format_that_is_no_number_is_refused(version):
+    with pytest.raises(ValueError, match=rf"format_version is {version!r}; it must be a whole number of at least 1\."):
+        SpeechVerseConfig(format_version=version)
+
+
+def test_what_is_saved_is_of_the_present_format(monkeypatch):
+    monkeypatch.setattr(configuration_speechverse, "FORMAT_VERSION", 2)
+    assert inspect.signature(SpeechVerseConfig).parameters["format_version"].default == 1  # where there is no number
+    assert SpeechVerseConfig().to_dict()["format_version"] == 2
+
+
+# Code
+
+
+class HomeMade(SpeechVerseForConditionalGeneration):
+    """As a user may write one, in a file that does not come with the package."""
+
+
+LOAD_WITHOUT_PACKAGE = """
+import sys
+sys.modules["speechverse"] = None  # importing it is now an error, as on a machine that lacks it
+import torch
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1] + "/model", trust_remote_code=True)
+inputs, expected = torch.load(sys.argv[1] + "/expected.pt")
+assert torch.equal(model.generate(**inputs, max_new_tokens=4), expected)
+"""
+
+
+def test_subclass_is_saved_with_code_that_loads(model, inputs, tmp_path, caplog):
+    ours = HomeMade(model.config)
+    ours.load_state_dict(model.state_dict())
+    with caplog.at_level("WARNING"):
+        ours.save_pretrained(tmp_path / "model")
+    assert "The code of HomeMade is not saved with the checkpoint: load it by HomeMade.from_pretrained" in caplog.text
+    assert not (tmp_path / "model" / Path(__file__).name).exists()
+    assert type(ours).__module__ == ours.__module__ == __name__
+    assert type(HomeMade.from_pretrained(tmp_path / "model")) is HomeMade
+
+    torch.save((dict(inputs), model.generate(**inputs, max_new_tokens=4)), tmp_path / "expected.pt")
+    process = subprocess.run(
+        [sys.executable, "-c", LOAD_WITHOUT_PACKAGE, tmp_path],
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
 
 
 # Bad checkpoints

@@ -1,10 +1,11 @@
 """`pipeline("speech-instruction")` without a model."""
 
 import pytest
+from huggingface_hub import constants
 from tiny_models import noise, tiny_model, tiny_processor
 from transformers import pipeline
 
-from speechverse.processing.default_model import DEFAULT_MODEL
+from speechverse.processing.default_model import DEFAULT_MODEL, DefaultModel, find_default_model
 
 
 def test_error_names_the_default_and_says_how_to_get_it(monkeypatch, tmp_path):
@@ -13,6 +14,21 @@ def test_error_names_the_default_and_says_how_to_get_it(monkeypatch, tmp_path):
         OSError, match=rf"takes {DEFAULT_MODEL}, but neither.*model=.*make demo.*\$SPEECHVERSE_FOUNDATIONS"
     ):
         pipeline("speech-instruction")
+
+
+def test_error_gives_the_cause(hub, hub_in_process, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    hub.create_repository(DEFAULT_MODEL, {"config.json": b"{}"}, gated=True)
+    with pytest.raises(OSError, match=r"gives it \(You are trying to access a gated repo\)\. Name a checkpoint"):
+        find_default_model()
+
+
+@pytest.mark.parametrize("look_up", [lambda default: default["model"], lambda default: default.get("model")])
+def test_default_is_looked_for_however_it_is_asked_for(look_up, monkeypatch, tmp_path):
+    (tmp_path / "speechverse-mini").mkdir()
+    monkeypatch.setenv("SPEECHVERSE_FOUNDATIONS", str(tmp_path))
+    assert look_up(DefaultModel()) == (str(tmp_path / "speechverse-mini"), "main")
+    assert DefaultModel().get("other", 1) == 1
 
 
 def test_default_model_of_the_foundations_folder(monkeypatch, tmp_path):

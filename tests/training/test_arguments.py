@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from speechverse.training.arguments import parse_run_config
+from speechverse.training.arguments import SpeechVerseTrainingArguments, parse_run_config
 from speechverse.training.data.manifest import expand_variables
 
 
@@ -104,6 +104,16 @@ def test_wrong_configuration_is_refused(text, message, parse):
 def test_label_smoothing_is_refused(parse):
     with pytest.raises(ValueError, match="label_smoothing_factor is not supported"):
         parse(NEEDED + "label_smoothing_factor: 0.1").training_arguments()
+
+
+def test_pushing_a_run_to_the_hub_is_refused(parse):
+    message = "push_to_hub is not supported: publish a finished run with speechverse-publish"
+    with pytest.raises(ValueError, match=message):
+        parse(NEEDED + "push_to_hub: true")
+    with pytest.raises(ValueError, match=message):
+        parse(NEEDED, "--push_to_hub")
+    with pytest.raises(ValueError, match=message):
+        SpeechVerseTrainingArguments(push_to_hub=True, report_to="none")
 
 
 def test_configuration_that_is_not_there(tmp_path):

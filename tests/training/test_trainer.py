@@ -56,6 +56,12 @@ def losses_of(trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def test_trainer_pushes_nothing(make_trainer, hub, hub_in_process):
+    with pytest.raises(ValueError, match="push_to_hub is not supported"):
+        make_trainer().push_to_hub()
+    assert not hub.repositories
+
+
 # What learns
 
 
