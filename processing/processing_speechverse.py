@@ -411,14 +411,22 @@ class SpeechVerseProcessor(ProcessorMixin):
         # Where transformers finds this class among a checkpoint's own files, where this package is not installed.
         return output | {"auto_map": {"AutoProcessor": "processing_speechverse.SpeechVerseProcessor"}}
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """Saves the feature extractor, the tokenizer, the task bank as `tasks.json`, and the code that reads them."""
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """Saves the feature extractor, the tokenizer, the task bank as `tasks.json`, and the code that reads them.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): the folder.
+            push_to_hub (`bool`, *optional*, defaults to `False`): send it to the Hub, too.
+            **kwargs: for the Hub, as in `push_to_hub`; `repo_id` is by default the folder's name.
+        """
         # transformers copies the files that this one imports: so the pipeline's is among them.
         from .pipeline_speechverse import SpeechInstructionPipeline  # noqa: F401
 
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        self.tasks.to_json(Path(save_directory) / TASKS_NAME)  # first: with push_to_hub the rest uploads the folder
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        saved = super().save_pretrained(save_directory)
+        self.tasks.to_json(Path(save_directory) / TASKS_NAME)
+        if push_to_hub:  # not by the base class, which would not know of tasks.json
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+        return saved
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):

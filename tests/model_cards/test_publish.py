@@ -145,3 +145,9 @@ def test_unreachable_hub_is_told(hub, command):
     hub.stop()
     with pytest.raises(SystemExit, match="The Hub cannot be reached.*give the command again"):
         command()
+
+
+def test_saving_and_pushing_in_one_call_sends_everything(hub, run, tmp_path):
+    SpeechVerseProcessor.from_pretrained(run).save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="org/mine")
+    sent = hub.repositories["org/mine"].files()
+    assert {"tasks.json", "tokenizer.json", "processing_speechverse.py", "pipeline_speechverse.py"} <= sent.keys()
