@@ -18,10 +18,12 @@ QUANTISERS = ["bitsandbytes>=0.50", "torchao>=0.18"]  # both have a CPU path, so
 extras = {
     "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
     "eval": ["evaluate>=0.4.6", "jiwer>=4", "sacrebleu", "scipy"],
+    "data": ["yake"],  # finds keywords; LGPL, and needed for nothing else
     "tts": ["py-nanotts", "hibari-tts", "scipy"],
     "demo": ["py-nanotts", "onnx", "gguf", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
 }
-extras["dev"] = sorted({*extras["demo"], *extras["train"], *extras["tts"], *TEST, *QUANTISERS})
+used = ("data", "demo", "train", "tts")
+extras["dev"] = sorted({*(package for name in used for package in extras[name]), *TEST, *QUANTISERS})
 
 setup(
     name="speechverse",
@@ -41,6 +43,7 @@ setup(
         "speechverse.processing": ["tasks/*.yaml"],
         "speechverse.model_cards": ["*.jinja"],
         "speechverse.training": ["configs/*.yaml"],
+        "speechverse.training.data": ["corpora/*.yaml"],
     },
     install_requires=[
         "torch>=2.7",
@@ -63,6 +66,9 @@ setup(
             "speechverse-train = speechverse.training.train:main",
             "speechverse-publish = speechverse.model_cards.publish:main",
             "speechverse-foundations = speechverse.training.foundations:main",
+            "speechverse-sentences = speechverse.training.data.sentences:main",
+            "speechverse-prepare = speechverse.training.data.prepare:main",
+            "speechverse-mini = speechverse.training.data.make_mini:main",
             "speechverse-synthesize = speechverse.training.data.synthesize:main",
         ]
     },

@@ -4,7 +4,8 @@
 
 For each source it prints accuracy and unweighted average recall (UAR: the mean over classes of the share of that class
 that was recognised, which says something of labels only), and writes `answers.jsonl` and `results.json` into the model's
-folder or `--out`. The tasks are the model's own, and the shipped ones that it was not trained on.
+folder or `--out`. The tasks are the model's own, and those of the configuration's `task_files` and
+the shipped ones that it was not trained on.
 """
 
 import argparse
@@ -26,9 +27,11 @@ from transformers.utils import CONFIG_NAME, cached_file
 import speechverse
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 from speechverse.processing import TaskBank
-from speechverse.training.arguments import TASKS_FOLDER, parse_run_config
-from speechverse.training.data.filters import drop_unusable
-from speechverse.training.data.manifest import Sample, load_samples
+from speechverse.training.arguments import all_tasks, parse_run_config
+from speechverse.training.data.filters import FilterRules, filter_samples
+from speechverse.training.data.recordings import audio_name, audio_size, open_audio
+from speechverse.training.data.run_sources import load_source
+from speechverse.training.data.sample import JointSample, Sample
 
 
 def accuracy(truths: list, answers: list) -> float:
@@ -44,17 +47,12 @@ def unweighted_average_recall(truths: list, answers: list) -> float:
     return sum(right[label] / total for label, total in totals.items()) / len(totals)
 
 
-def all_tasks(own: TaskBank) -> TaskBank:
-    """A model's own tasks and the shipped ones, which it may be asked unseen; its own go before those of one name."""
-    taken = {name for task in own for name in (task.id, task.name)}
-    shipped = TaskBank.from_yaml(TASKS_FOLDER)
-    return TaskBank([*own, *(task for task in shipped if not taken & {task.id, task.name})])
-
-
 def ask(answerer, samples: list[Sample], batch_size: int) -> list[str]:
     """What is answered to every sample's first wording, in their order; recordings of like length share a batch."""
-    order = sorted(range(len(samples)), key=lambda index: Path(samples[index].audio).stat().st_size)
-    inputs = ({"audio": samples[index].audio, "instruction": samples[index].instructions[0]} for index in order)
+    order = sorted(range(len(samples)), key=lambda index: audio_size(samples[index].audio))
+    inputs = (
+        {"audio": open_audio(samples[index].audio), "instruction": samples[index].instruction()} for index in order
+    )
     answers = [None] * len(samples)
     outputs = answerer(inputs, batch_size=batch_size)
     for index, output in zip(order, tqdm(outputs, total=len(samples), unit="clip"), strict=True):
@@ -62,15 +60,25 @@ def ask(answerer, samples: list[Sample], batch_size: int) -> list[str]:
     return answers
 
 
+def by_view(samples: list[Sample]) -> list[list[Sample]]:
+    """The samples of each view or task of a source, to be scored apart."""
+    groups: dict[str | None, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.name, []).append(sample)
+    return list(groups.values())
+
+
 def read(sample: Sample, text: str, tasks: TaskBank) -> tuple:
     """A sample's target and the text that a model wrote, both as typed answers where its task can read the target.
 
     It cannot where the sample's instruction lists classes of its own; the texts themselves are then the answers.
     """
-    if sample.task in tasks:
-        truth, unread = tasks[sample.task].parse(sample.target)
+    joint = sample.joint if isinstance(sample, JointSample) else None
+    if joint or sample.task in tasks:
+        task, labels = joint or tasks[sample.task], sample.labels or None
+        truth, unread = task.parse(sample.target, labels)
         if truth is not None and not unread:
-            return truth, tasks[sample.task].parse(text).answer
+            return truth, task.parse(text, labels).answer
     return sample.target.strip(), text.strip()
 
 
@@ -92,40 +100,53 @@ def main() -> None:
         raise SystemExit(f"{options.model} is no folder: say by --out where the results go.")
     out = options.out or Path(options.model)
     try:
-        sources = parse_run_config([options.config]).eval_data
-        if not sources:
+        config = parse_run_config([options.config])
+        if not config.eval_data:
             raise ValueError(f"{options.config} has no eval_data: there is nothing to ask.")
         answerer = pipeline("speech-instruction", model=options.model)
         processor = answerer.processor
-        tasks = all_tasks(processor.tasks)
-        bounds = (processor.min_audio_seconds, processor.max_audio_seconds)
-        data = [drop_unusable(load_samples(source, tasks), *bounds) for source in sources]
-    except (OSError, ValueError) as error:
+        tasks = all_tasks(processor.tasks, config.tasks)
+        # Only what cannot be asked is left out: long answers and silence are part of the test.
+        rules = FilterRules(processor, max_audio_tokens=None, max_label_tokens=None, silence=None)
+        data = []
+        for source in config.eval_data:
+            samples, rejected = load_source(source, tasks)
+            usable, unusable = filter_samples(samples, rules)
+            data += [(source, group, rejected + unusable) for group in by_view(usable)]
+    except (ImportError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     out.mkdir(parents=True, exist_ok=True)
     results = []
     with (out / "answers.jsonl").open("w", encoding="utf-8") as lines:
-        for source, (samples, skipped) in zip(sources, data, strict=True):
+        for source, samples, skipped in data:
             texts = ask(answerer, samples, options.batch_size)
             pairs = [read(sample, text, tasks) for sample, text in zip(samples, texts, strict=True)]
             truths, answers = zip(*pairs, strict=True)
             row = {
-                "instruction": samples[0].instructions[0],
+                "instruction": samples[0].instruction(),
+                "task": samples[0].task,
+                "view": samples[0].view,
                 "samples": len(samples),
                 "skipped": skipped,
                 "accuracy": accuracy(truths, answers),
-                "uar": unweighted_average_recall(truths, answers),
             }
+            if isinstance(samples[0], JointSample):
+                row["accuracies"] = {
+                    task: accuracy([truth[task] for truth in truths], [(answer or {}).get(task) for answer in answers])
+                    for task in samples[0].tasks
+                }
+            if all(isinstance(truth, str) for truth in truths):  # lists of keywords or slots are no classes
+                row["uar"] = unweighted_average_recall(truths, answers)
             results.append(row | {"source": dataclasses.asdict(source)})
             left_out = f", {len(skipped)} left out" if skipped else ""
+            recall = f"   UAR {row['uar']:6.1%}" if "uar" in row else ""
             print(
-                f"{row['instruction']:40} {row['samples']:5} clips{left_out}   "
-                f"accuracy {row['accuracy']:6.1%}   UAR {row['uar']:6.1%}"
+                f"{row['instruction']:40} {row['samples']:5} clips{left_out}   accuracy {row['accuracy']:6.1%}{recall}"
             )
             for sample, (truth, answer) in zip(samples, pairs, strict=True):
                 line = {
-                    "audio": Path(sample.audio).name,
-                    "instruction": sample.instructions[0],
+                    "audio": Path(audio_name(sample.audio)).name,
+                    "instruction": sample.instruction(),
                     "truth": truth,
                     "answer": answer,
                 }

@@ -164,7 +164,7 @@ def _labels(task) -> str:
 
 def _result_cells(row: dict) -> list[str]:
     skipped = "".join(f"; {count} left out: {reason}" for reason, count in row["skipped"].items())
-    percent = [f"{100 * row[name]:.1f} %" for name in ("accuracy", "uar")]
+    percent = ["-" if row[name] is None else f"{100 * row[name]:.1f} %" for name in ("accuracy", "uar")]
     return [_cell(text) for text in (row["instruction"], f"{row['samples']}{skipped}", *percent)]
 
 

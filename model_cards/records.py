@@ -48,7 +48,7 @@ def public_results(results: dict) -> dict:
                 "samples": row["samples"],
                 "skipped": _count_reasons(row["skipped"]),
                 "accuracy": row["accuracy"],
-                "uar": row["uar"],
+                "uar": row.get("uar"),  # lists of keywords or slots are no classes
                 "source": _public_source(row["source"]),
             }
             for row in results["results"]

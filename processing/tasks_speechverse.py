@@ -3,12 +3,15 @@
 Tasks are written as YAML (one file each, in `processing/tasks/`) and travel with a checkpoint as `tasks.json`.
 """
 
+import functools
 import json
 import re
 import string
 import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -144,7 +147,7 @@ class Task:
             text (`str`): what the model wrote.
             labels (`dict[str, str]` or `list[str]`, *optional*): classes in place of the task's own.
         """
-        return ANSWER_TYPES[self.answer_type].parse(text.strip(), self._labels(labels))
+        return ANSWER_TYPES[self.answer_type].parse(text.strip(), _labels_by_key(tuple(self._labels(labels))))
 
     def _labels(self, labels):
         """The classes to choose from: those given, or the task's own."""
@@ -168,6 +171,9 @@ def list_labels(labels, describe: bool = False) -> str:
     return "; ".join([*described[:-1], f"or {described[-1]}" if others else described[-1]])
 
 
+# The kinds of answers. Each reads a text with the labels to choose from, found by their keys.
+
+
 class TextAnswer:
     """Free text: a transcript, a translation, an answer in words."""
 
@@ -189,7 +195,7 @@ class LabelAnswer:
 
     @staticmethod
     def parse(text: str, labels) -> ParsedAnswer:
-        label = {_key(label): label for label in labels}.get(_key(text))
+        label = labels.get(_key(text))
         return ParsedAnswer(label, [text] if label is None and text else [])
 
 
@@ -205,7 +211,7 @@ class KeywordsAnswer:
         if _key(text) == NOTHING:
             return ParsedAnswer([], [])
         once = {}
-        for keyword in (" ".join(keyword.split()) for keyword in text.split(",")):
+        for keyword in (" ".join(keyword.split()) for keyword in _without_full_stop(text).split(",")):
             once.setdefault(keyword.casefold(), keyword)
         once.pop("", None)
         return ParsedAnswer(list(once.values()) or None, [text] if text and not once else [])
@@ -222,12 +228,11 @@ class SlotsAnswer:
     def parse(text: str, labels) -> ParsedAnswer:
         if _key(text) == NOTHING:
             return ParsedAnswer([], [])
-        known = {_key(label): label for label in labels}
         slots, unread = [], []
-        for part in filter(None, (part.strip() for part in text.split(";"))):
+        for part in filter(None, (part.strip() for part in _without_full_stop(text).split(";"))):
             name, _, value = part.partition("=")
-            label, value = known.get(_key(name), None if known else name.strip()), value.strip()
-            if label and value:
+            label, value = labels.get(_key(name), None if labels else name.strip()), value.strip()
+            if label and value and not {"=", "|"} & set(value):  # the start of another slot, which lacks its semicolon
                 slots.append({"label": label, "value": value})
             else:
                 unread.append(part)
@@ -242,18 +247,23 @@ class JointTask:
 
     Args:
         tasks (`list[Task]`): two or more, in the order in which they are answered.
+        other_tags (`Iterable[str]`, *optional*): headings of tasks that are not asked for: a part so headed is none of
+            theirs.
 
     Raises:
         ValueError: if there are fewer than two, or two of one tag.
     """
 
-    def __init__(self, tasks: list[Task]):
+    def __init__(self, tasks: list[Task], other_tags: Iterable[str] = ()):
         self.tasks = list(tasks)
         self.id = "+".join(task.id for task in self.tasks)
         if len(self.tasks) < 2:
             raise ValueError(f"A joint task is made of two tasks or more, not of {self.id or 'none'}.")
         if len({task.tag.casefold() for task in self.tasks}) < len(self.tasks):
             raise ValueError(f"The joint task {self.id} holds a task twice, or two of one tag.")
+        own = "|".join(f"({re.escape(task.tag)})" for task in self.tasks)  # one group a task, to know whose it is
+        tags = "|".join([own, *map(re.escape, other_tags)])  # of two alike, the task's own comes first
+        self._heading = re.compile(rf"(?:^|[|\n])\s*(?:{tags})\s*:", flags=re.IGNORECASE)
 
     @property
     def fields(self) -> list[str]:
@@ -306,17 +316,19 @@ class JointTask:
         """The answers by task id, `None` where a part is missing or could not be read.
 
         The parts may stand in any order, and on lines of their own. `unread` holds what could not be read in a part,
-        what stands before the first, and every further answer to a task that has one.
+        what stands before the first, every further answer to a task that has one, and the parts of other tasks.
         """
         labels = self._labels(labels)
         answers = dict.fromkeys(task.id for task in self.tasks)
-        tags = "|".join(f"({re.escape(task.tag)})" for task in self.tasks)  # one group a task, to know whose it is
-        found = list(re.finditer(rf"(?:^|[|\n])\s*(?:{tags})\s*:", text, flags=re.IGNORECASE))
-        if not found:
+        found = list(self._heading.finditer(text))
+        if not any(match.lastindex for match in found):
             return ParsedAnswer(None, [text.strip()] if text.strip() else [])
         unread = [text[: found[0].start()].strip()]
         ends = [following.start() for following in found[1:]] + [len(text)]
         for match, end in zip(found, ends, strict=True):
+            if match.lastindex is None:  # another task's
+                unread.append(text[match.start() : end].strip().strip("|").strip())
+                continue
             task = self.tasks[match.lastindex - 1]
             part = text[match.end() : end].strip().removesuffix("|").strip()
             if answers[task.id] is None:
@@ -379,7 +391,7 @@ class TaskBank:
 
     def joint(self, names: list[str]) -> JointTask:
         """Several of the tasks, to be answered together."""
-        return JointTask([self[name] for name in names])
+        return JointTask([self[name] for name in names], other_tags=[task.tag for task in self])
 
     def find(self, name: str | list[str]) -> Task | JointTask:
         """One task by its id or name, or several as one joint task.
@@ -482,13 +494,26 @@ def _fields_of(prompt: str, task_id: str) -> list[str]:
 
 
 def _refuse_alike(labels, task_id: str):
-    keys = [_key(label) for label in labels]
-    if "" in keys or len(set(keys)) < len(keys):
+    by_key = _labels_by_key(tuple(labels))
+    if "" in by_key or len(by_key) < len(labels):
         raise ValueError(f"Task {task_id!r} has labels that cannot be told apart: {', '.join(labels)}.")
 
 
 def _is_text(value) -> bool:
     return isinstance(value, str) and bool(value.strip())
+
+
+@functools.lru_cache(maxsize=1024)
+def _labels_by_key(labels: tuple[str, ...]) -> Mapping[str, str]:
+    """Labels by what they are compared by; there are few sets, and every sample is read with one."""
+    return MappingProxyType({_key(label): label for label in labels})
+
+
+def _without_full_stop(text: str) -> str:
+    """Without the full stop of a sentence at the end; that of an initial, or of an abbreviation like `p.m.`, stays."""
+    word = re.search(r"[^\s,;=]*$", text.removesuffix(".")).group()
+    initial = len(word) == 1 and word.isalpha()
+    return text if initial or "." in word or not any(map(str.isalnum, word)) else text.removesuffix(".")
 
 
 def _key(text: str) -> str:

@@ -10,7 +10,9 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .data.manifest import ManifestSource
+from ..processing.tasks_speechverse import TaskBank
+from .data.manifest import ManifestSource, expand_variables
+from .data.run_sources import LICENCES, CorpusSource, leave_out, parse_source
 
 
 TASKS_FOLDER = Path(__file__).parent.parent / "processing" / "tasks"
@@ -98,13 +100,17 @@ class RunConfig:
 
     Args:
         model ([`ModelArguments`]): the bases.
-        train_data, eval_data (`list[ManifestSource]`): what is learned from, and what is only looked at.
+        train_data, eval_data (`list[ManifestSource | CorpusSource]`): what is learned from, and what is only looked at.
+        tasks ([`TaskBank`]): those of the configuration's `task_files`, and the shipped ones.
+        left_out (`list[str]`): the corpora that `licences: permissive` took out of them, with their licences.
         namespace (`argparse.Namespace`): the values of the training arguments.
     """
 
     model: ModelArguments
-    train_data: list[ManifestSource]
-    eval_data: list[ManifestSource]
+    train_data: list[ManifestSource | CorpusSource]
+    eval_data: list[ManifestSource | CorpusSource]
+    tasks: TaskBank
+    left_out: list[str]
     namespace: argparse.Namespace
 
     def training_arguments(self) -> SpeechVerseTrainingArguments:
@@ -113,15 +119,23 @@ class RunConfig:
         return SpeechVerseTrainingArguments(**{name: getattr(self.namespace, name) for name in names})
 
 
+def all_tasks(own: TaskBank, others: TaskBank | None = None) -> TaskBank:
+    """Tasks of one's own, and others (by default the shipped ones): one's own go before those of the same name."""
+    taken = {name for task in own for name in (task.id, task.name)}
+    others = TaskBank.from_yaml(TASKS_FOLDER) if others is None else others
+    return TaskBank([*own, *(task for task in others if not taken & {task.id, task.name})])
+
+
 def parse_run_config(argv: list[str]) -> RunConfig:
     """Reads `CONFIG.yaml [--key value ...]`.
 
     Raises:
-        FileNotFoundError: if the configuration is not there.
-        ValueError: if it has an unknown key or `push_to_hub`, or lacks a key that is needed.
+        FileNotFoundError: if the configuration, or a corpus or a task file that it names, is not there.
+        ValueError: if it has an unknown key or `push_to_hub`, or lacks a key that is needed, or a task file is wrong.
     """
     parser = HfArgumentParser([ModelArguments, SpeechVerseTrainingArguments])
     parser.add_argument("config", type=Path, help="the run's YAML file")
+    parser.add_argument("--licences", default="all", help="permissive leaves out the corpora for non-commercial use")
     known = {action.dest for action in parser._actions} - {"help", "config"}
     file = parser.parse_known_args(argv)[0].config
     if not file.is_file():
@@ -133,9 +147,10 @@ def parse_run_config(argv: list[str]) -> RunConfig:
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds {type(values).__name__}; a configuration is a mapping of keys to values.")
     data = {name: values.pop(name, []) for name in ("train_data", "eval_data")}
+    task_files = values.pop("task_files", [])
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(key, known | data.keys(), n=1)
+            close = difflib.get_close_matches(key, known | data.keys() | {"task_files"}, n=1)
             raise ValueError(f"{file}: unknown key {key!r}{f'; did you mean {close[0]!r}?' if close else '.'}")
     if not data["train_data"]:
         raise ValueError(f"{file}: key train_data is missing or empty.")
@@ -146,16 +161,30 @@ def parse_run_config(argv: list[str]) -> RunConfig:
     namespace = parser.parse_args(argv)
     if namespace.push_to_hub:  # said now, and not when the data have been read and the model is built
         raise ValueError(REFUSED_PUSH)
+    if namespace.licences not in LICENCES:
+        raise ValueError(f"{file}: key licences is {namespace.licences!r}; it is one of {', '.join(LICENCES)}.")
+    if not isinstance(task_files, list) or not all(isinstance(path, str) for path in task_files):
+        raise ValueError(f"{file}: key task_files is {task_files!r}; it is a list of YAML files and folders of them.")
+    tasks = all_tasks(TaskBank.from_yaml(*map(expand_variables, task_files)))
+    sources, left_out = {}, []
+    for name, entries in data.items():
+        sources[name], names = leave_out(_sources(entries, f"{file}, {name}"), namespace.licences)
+        left_out += names
+    if not sources["train_data"]:
+        raise ValueError(
+            f"{file}: licences: permissive leaves nothing of train_data; it took out {', '.join(left_out)}."
+        )
     model_names = [f.name for f in dataclasses.fields(ModelArguments)]
     return RunConfig(
         model=ModelArguments(**{name: getattr(namespace, name) for name in model_names}),
-        train_data=_sources(data["train_data"], f"{file}, train_data"),
-        eval_data=_sources(data["eval_data"], f"{file}, eval_data"),
+        **sources,
+        tasks=tasks,
+        left_out=list(dict.fromkeys(left_out)),
         namespace=namespace,
     )
 
 
-def _sources(entries: list[dict], where: str) -> list[ManifestSource]:
+def _sources(entries: list[dict], where: str) -> list[ManifestSource | CorpusSource]:
     if not isinstance(entries, list):
         raise ValueError(f"{where} is {type(entries).__name__}, not a list of sources.")
-    return [ManifestSource.from_fields(entry, f"{where}[{index}]") for index, entry in enumerate(entries)]
+    return [parse_source(entry, f"{where}[{index}]") for index, entry in enumerate(entries)]

@@ -15,11 +15,13 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 import speechverse
-from speechverse.training.arguments import TASKS_FOLDER, ModelArguments, RunConfig, parse_run_config
+from speechverse.training.arguments import ModelArguments, RunConfig, parse_run_config
 from speechverse.training.data.dataset import InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
-from speechverse.training.data.filters import drop_unusable, report_skipped
-from speechverse.training.data.manifest import load_samples
+from speechverse.training.data.filters import FilterRules, check_samples, usable_samples
+from speechverse.training.data.inspection import FactsCache
+from speechverse.training.data.report import CACHE_NAME, DataPart, write_report
+from speechverse.training.data.run_sources import load_source
 from speechverse.training.trainer import SpeechVerseTrainer
 
 
@@ -41,25 +43,30 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
     """Reads the data and joins the model: everything that a mistake in the configuration can break.
 
     Raises:
-        FileNotFoundError: if a manifest or a base is not there.
+        FileNotFoundError: if a manifest, a corpus or a base is not there.
+        ImportError: if a package that a corpus needs is not installed.
         ValueError: if a manifest or the configuration is wrong.
     """
-    tasks = speechverse.TaskBank.from_yaml(TASKS_FOLDER)
-    samples = {
-        name: [sample for source in sources for sample in load_samples(source, tasks)]
-        for name, sources in (("train", config.train_data), ("eval", config.eval_data))
-    }
+    if config.left_out:
+        logger.info(f"licences: permissive leaves out {', '.join(config.left_out)}")
+    tasks = config.tasks
+    train_samples, skipped = _load(config.train_data, tasks)
+    eval_samples, skipped_in_eval = _load(config.eval_data, tasks)
     set_seed(config.namespace.seed)
     model = build_model(config.model)
-    used = {sample.task for sample in samples["train"] if sample.task is not None}
+    used = {task for sample in train_samples for task in sample.tasks}
     learned_tasks = speechverse.TaskBank(task for task in tasks if {task.id, task.name} & used)
     processor = speechverse.SpeechVerseProcessor.for_model(model, learned_tasks)
     args = config.training_arguments()
-    bounds = (processor.min_audio_seconds, processor.max_audio_seconds)
-    train_samples, skipped = drop_unusable(samples["train"], *bounds)
-    eval_samples, skipped_in_eval = drop_unusable(samples["eval"], *bounds)
+    rules = FilterRules(processor, tasks)
+    with args.main_process_first(desc="checking recordings"):  # the other ranks then read what it has found
+        cache = FactsCache(Path(args.output_dir) / CACHE_NAME)
+        checked_train = check_samples(train_samples, rules, cache=cache)
+        checked_eval = check_samples(eval_samples, rules, cache=cache)
     if args.process_index == 0:
-        report_skipped(skipped + skipped_in_eval, args.output_dir)
+        parts = {"train": DataPart(checked_train, skipped), "eval": DataPart(checked_eval, skipped_in_eval)}
+        write_report(args.output_dir, parts, tasks)
+    train_samples, eval_samples = usable_samples(checked_train), usable_samples(checked_eval)
 
     features = None
     if args.cache_features:
@@ -75,6 +82,12 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
         data_collator=processor.pad,
         processing_class=processor,
     )
+
+
+def _load(sources: list, tasks) -> tuple[list, list[dict]]:
+    """The samples of all sources, and what could not be made a sample."""
+    loaded = [load_source(source, tasks) for source in sources]
+    return [sample for samples, _ in loaded for sample in samples], [row for _, rejected in loaded for row in rejected]
 
 
 def train(trainer: SpeechVerseTrainer, config: RunConfig) -> None:
@@ -101,7 +114,7 @@ def main():
     try:
         config = parse_run_config(sys.argv[1:])
         trainer = build_trainer(config)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ImportError, ValueError) as error:
         raise SystemExit(str(error)) from error
     train(trainer, config)
 

@@ -1,6 +1,8 @@
 """The task bank: YAML in, JSON along with the checkpoint, prompts to fill in, words to answers and back."""
 
+import itertools
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from speechverse import Task, TaskBank, processing
+from speechverse.processing import tasks_speechverse
 from speechverse.processing.tasks_speechverse import JointTask, ParsedAnswer
 
 
@@ -122,6 +125,21 @@ def test_no_two_shipped_prompts_are_alike():
     """Not within a task, not between training and held-out, and not from task to task."""
     prompts = [plain(prompt) for task in SHIPPED for prompt in task.prompts + task.held_out_prompts]
     assert sorted(prompts) == sorted(set(prompts))
+
+
+def test_no_shipped_prompt_is_nearly_another():
+    """Most of the words of each are not those of any other one of its task."""
+    for task in SHIPPED:
+        prompts = [frozenset(plain(prompt).split()) for prompt in task.prompts + task.held_out_prompts]
+        for one, other in itertools.combinations(prompts, 2):
+            assert len(one & other) / len(one | other) < 0.6, (sorted(one), sorted(other))
+
+
+def test_no_article_stands_before_what_is_filled_in():
+    """It would not fit: a alarm_type, a English translation."""
+    for task in SHIPPED:
+        for prompt in task.prompts + task.held_out_prompts:
+            assert not re.search(r"\ban? \{", prompt), prompt
 
 
 @every_shipped
@@ -279,6 +297,21 @@ def test_other_labels_are_read_in_place_of_the_tasks_own():
     assert WISH.parse("size = big", {"size": "how big"}) == ([{"label": "size", "value": "big"}], [])
 
 
+def test_labels_are_prepared_once_for_all_samples(monkeypatch):
+    keyed = []
+    original = tasks_speechverse._key
+    monkeypatch.setattr(tasks_speechverse, "_key", lambda text: keyed.append(text) or original(text))
+    task = Task("own", "own-labels", "Own", ["{labels}?"], {"left": "", "right": ""})
+    others = ["up", "down"]
+    for _ in range(3):
+        assert (task.format("left"), task.parse("Up.", others)) == ("left", ("up", []))
+    assert [keyed.count(label) for label in ("right", "down")] == [1, 1]
+    others[1] = "across"
+    assert task.parse("across", others) == ("across", [])
+    task.labels["middle"] = ""
+    assert task.parse("Middle") == ("middle", [])
+
+
 def test_free_text_is_the_answer_itself():
     assert NOTE.parse("  Buy milk, and Bread.\n") == ("Buy milk, and Bread.", [])
     assert NOTE.parse(" ") == ("", [])
@@ -294,6 +327,13 @@ def test_free_text_is_the_answer_itself():
         ("None.", [], []),
         ("", None, []),
         (" , ", None, [","]),
+        ("rain, umbrella.", ["rain", "umbrella"], []),
+        ("rain, 5.", ["rain", "5"], []),
+        ("St. Ives, half past 5 p.m.", ["St. Ives", "half past 5 p.m."], []),
+        ("Ann B.", ["Ann B."], []),
+        ("wait...", ["wait..."], []),
+        ("rain.,", ["rain."], []),
+        (".", ["."], []),
     ],
 )
 def test_keywords_are_read_from_the_text(text, keywords, unread):
@@ -305,7 +345,12 @@ def test_keywords_are_read_from_the_text(text, keywords, unread):
     [
         ("drink_type = tea; time = five", [("drink_type", "tea"), ("time", "five")], []),
         ("Drink type=tea ;TIME= half past five.;", [("drink_type", "tea"), ("time", "half past five.")], []),
-        ("time = a = b", [("time", "a = b")], []),
+        ("time = a = b", None, ["time = a = b"]),
+        ("time = five | drink_type = tea", None, ["time = five | drink_type = tea"]),
+        ("drink_type = tea; time = five |", [("drink_type", "tea")], ["time = five |"]),
+        ("drink_type = tea.; time = today.", [("drink_type", "tea."), ("time", "today")], []),
+        ("time = five p.m.", [("time", "five p.m.")], []),
+        ("time = .", [("time", ".")], []),
         ("time = five; time = six", [("time", "five"), ("time", "six")], []),
         ("colour = red; time = five", [("time", "five")], ["colour = red"]),
         ("drink_type tea; time = five", [("time", "five")], ["drink_type tea"]),
@@ -340,11 +385,15 @@ def test_slots_without_a_set_of_labels_are_read_as_they_are():
         (WORDS, ["a, b"]),
         (WORDS, ["a", "A"]),
         (WORDS, ["none"]),
+        (WORDS, ["a", "rain."]),
         (WORDS, [""]),
         (WORDS, "ab"),
         (WORDS, [1, 2]),
         (WISH, [{"label": "size", "value": "big"}]),
         (WISH, [{"label": "time", "value": "five; six"}]),
+        (WISH, [{"label": "time", "value": "five | six"}]),
+        (WISH, [{"label": "time", "value": "a = b"}]),
+        (WISH, [{"label": "time", "value": "today."}]),
         (WISH, [{"label": "time", "value": ""}]),
         (WISH, [{"label": "time"}]),
         (WISH, "time"),
@@ -360,6 +409,7 @@ def test_answer_that_could_not_be_read_back_is_not_written(task, answer):
 # Free values: words of any script, with what stands within them; apart from the signs that an answer is built of.
 LETTERS = st.characters(categories=("Lu", "Ll", "Lo", "Nd"), include_characters="'-. ")
 FREE = st.text(LETTERS | st.sampled_from("=,/?!"), max_size=40).map(lambda text: " ".join(text.split()))
+VALUE = st.text(LETTERS | st.sampled_from(",/?!"), max_size=40).map(lambda text: " ".join(text.split())).filter(bool)
 KEYWORD = st.text(LETTERS, max_size=20).map(lambda text: " ".join(text.split()))
 KEYWORD = KEYWORD.filter(lambda text: any(letter.isalnum() for letter in text))
 
@@ -370,10 +420,12 @@ def answers_of(task):
         return st.sampled_from(list(task.labels))
     if task.answer_type == "keywords":
         keywords = st.lists(KEYWORD, max_size=6, unique_by=str.casefold)
+        keywords = keywords.filter(lambda words: not words or not re.search(r"\w\W*\.$", words[-1]))
         return keywords.filter(lambda words: re.findall(r"\w+", " ".join(words).casefold()) != ["none"])
     if task.answer_type == "slots":
-        slot = st.fixed_dictionaries({"label": st.sampled_from(list(task.labels)), "value": FREE.filter(bool)})
-        return st.lists(slot, max_size=5)
+        slot = st.fixed_dictionaries({"label": st.sampled_from(list(task.labels)), "value": VALUE})
+        slots = st.lists(slot, max_size=5)
+        return slots.filter(lambda slots: not slots or not re.search(r"\w\W*\.$", slots[-1]["value"]))
     return FREE
 
 
@@ -416,6 +468,16 @@ def test_parts_of_a_joint_answer_may_be_mixed_up_or_missing(data, tasks):
     text = separator.join(f"{task.tag}: {task.format(answers[task.id])}" for task in left)
     wanted = {task.id: answers[task.id] if task in left else None for task in tasks}
     assert JointTask(tasks).parse(text) == (wanted, [])
+
+
+@given(words=st.lists(KEYWORD, min_size=1, max_size=6, unique_by=str.casefold))
+def test_keywords_are_read_back_or_not_written(words):
+    """Whatever full stops they end in."""
+    try:
+        text = WORDS.format(words)
+    except ValueError:
+        return
+    assert WORDS.parse(text) == (words, [])
 
 
 @given(text=st.text() | st.text("ASREmotion:|;=,none \n"))
@@ -489,6 +551,29 @@ def test_joint_answer_is_read_from_the_text(text, answers, unread, bank):
 def test_joint_answer_that_could_not_be_read_back_is_not_written(answers, message, bank):
     with pytest.raises(ValueError, match=message):
         bank.joint(["note", "mood"]).format(answers)
+
+
+@pytest.mark.parametrize(
+    "text, answers, unread",
+    [
+        ("Note: buy tea | Words: tea | Mood: happy |", {"note": "buy tea", "mood": "happy"}, ["Words: tea"]),
+        ("Mood: happy | Note: buy tea\nwords : tea |", {"note": "buy tea", "mood": "happy"}, ["words : tea"]),
+        ("Words: tea | Note: buy tea |", {"note": "buy tea", "mood": None}, ["Words: tea"]),
+        ("Words: tea |", None, ["Words: tea |"]),
+        ("Note: tea | Milk: cold | Mood: happy |", {"note": "tea | Milk: cold", "mood": "happy"}, []),
+    ],
+)
+def test_part_of_a_task_that_was_not_asked_for_is_not_read(text, answers, unread, bank):
+    bank.add(WORDS)
+    joint = bank.joint(["note", "mood"])
+    assert joint.parse(text) == pickle.loads(pickle.dumps(joint)).parse(text) == ParsedAnswer(answers, unread)
+    with pytest.raises(ValueError, match="cannot write down"):
+        joint.format({"note": "buy tea | Words: tea", "mood": "happy"})
+
+
+def test_task_that_has_the_tag_of_another_can_be_asked(bank):
+    bank.add(Task("memo", "memo-taking", "note", ["Write it down!"]))
+    assert bank.joint(["memo", "mood"]).parse("Note: tea | Mood: happy |").answer == {"memo": "tea", "mood": "happy"}
 
 
 def test_joint_task_is_of_several_different_tasks(bank):

@@ -41,3 +41,48 @@ def foundations(tmp_path_factory):
 @pytest.fixture
 def tasks():
     return TaskBank([Task(id="colour", name="colour-naming", tag="C", prompts=["which colour ?", "say it ."])])
+
+
+@pytest.fixture(scope="session")
+def bank():
+    """Every task that the shipped corpora serve, with few prompts."""
+    labels = {
+        "er": {"neutral": "no feeling", "happy": "pleased", "sad": "down", "angry": "furious"},
+        "asc": {"positive": "pleased", "negative": "displeased", "neutral": "neither"},
+        "sc": {"one": "a single person talks", "two": "two people talk"},
+        "ac": dict.fromkeys(["Canadian", "Indian", "Australian", "British", "American"], ""),
+        "sns": {"speech": "somebody talks", "not speech": "nobody talks"},
+        "kws": {"yes": "it is said", "no": "it is not said"},
+        "ic": {"alarm_set": "sets an alarm", "alarm_query": "asks for alarms", "takeaway_order": "orders food"},
+        "sf": {"date": "a day", "time": "a time", "food_type": "a dish"},
+    }
+    prompts = {
+        "asr": "Write down what is said.",
+        "st": "Translate into {language}.",
+        "kwe": "Which are the keywords?",
+        "kws": "Is {keyword} said? Answer {labels}.",
+        "open": "Answer the question.",
+    }
+    return TaskBank(
+        Task(
+            id=task,
+            name=f"the-{task}",
+            tag=task.upper(),
+            prompts=[prompts.get(task, "Choose one: {labels}."), prompts.get(task, "Which of these? {labels}")],
+            held_out_prompts=["Never trained on: " + prompts.get(task, "{labels}")],
+            labels=labels.get(task, {}),
+            answer_type={"kwe": "keywords", "sf": "slots"}.get(task),
+        )
+        for task in ("asr", "st", "ic", "sf", "kwe", "kws", "er", "asc", "sc", "ac", "sns", "open")
+    )
+
+
+@pytest.fixture
+def data_folder(tmp_path, monkeypatch):
+    """The folder that `$SPEECHVERSE_DATA` names; what `datasets` keeps of it goes away with it."""
+    import datasets
+
+    monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from speechverse.training.arguments import SpeechVerseTrainingArguments, parse_run_config
-from speechverse.training.data.manifest import expand_variables
+from speechverse.training.data.manifest import ManifestSource, expand_variables
 
 
 SHIPPED = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
@@ -58,6 +58,26 @@ def test_defaults_are_speechverses_own(parse):
     assert args.remove_unused_columns is False and args.cache_features is False
 
 
+TASK = "id: {0}\nname: {0}-detection\ntag: {0}\nprompts: ['Is there {0}?']\n"
+
+
+def test_tasks_of_ones_own_are_files_in_the_configuration(parse, tmp_path, monkeypatch):
+    monkeypatch.setenv("TASKS", str(tmp_path / "tasks"))
+    (tmp_path / "tasks").mkdir()
+    for name in ("urgency", "hurry"):
+        (tmp_path / "tasks" / f"{name}.yaml").write_text(TASK.format(name))
+    (tmp_path / "er.yaml").write_text(TASK.format("er"))
+    tasks = parse(NEEDED + f"task_files: [$TASKS, {tmp_path / 'er.yaml'}]").tasks
+    assert tasks["urgency"].prompts == ["Is there urgency?"] and "hurry" in tasks
+    assert tasks["er"].prompts == ["Is there er?"]  # goes before the shipped one
+    assert "asr" in tasks and "urgency" not in parse(NEEDED).tasks
+
+
+def test_task_file_that_is_not_there(parse):
+    with pytest.raises(FileNotFoundError, match="There is no task file or folder away.yaml"):
+        parse(NEEDED + "task_files: [away.yaml]")
+
+
 @pytest.mark.parametrize("written", ["1e-3", "0.001", "1.0e-3", "'1e-3'"])
 def test_numbers_are_numbers_however_yaml_reads_them(written, parse):
     args = parse(NEEDED + f"learning_rate: {written}\nlora_learning_rate: {written}").training_arguments()
@@ -91,6 +111,8 @@ def test_training_arguments_use_the_cpu_where_there_is_nothing_else(parse, monke
         (NEEDED.replace("text_base", "lora_rank: 2 #"), "lacks text_base"),
         (NEEDED + "eval_data:\n  - {manifest: d.jsonl, filter: x}", r"eval_data\[0\]: unknown key filter"),
         ("audio_base: a\ntext_base: b\ntrain_data: {manifest: m.jsonl}", r"train_data is dict, not a list"),
+        (NEEDED + "task_files: urgency.yaml", "key task_files is 'urgency.yaml'; it is a list"),
+        (NEEDED + "task_files: [$NOT_SET/x.yaml]", "an environment variable in this path is not set"),
         (NEEDED + "lora_rank: [1", r"run\.yaml is not YAML: while parsing"),
         ("- a\n- b", "run.yaml holds list; a configuration is a mapping"),
         ("", "key train_data is missing or empty"),
@@ -132,6 +154,8 @@ def test_shipped_configuration_parses(file, monkeypatch, tmp_path):
     monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
     config = parse_run_config([str(file), "--output_dir", str(tmp_path / "run")])
     for source in config.train_data + config.eval_data:
+        if not isinstance(source, ManifestSource):
+            continue  # a corpus was looked up in parsing
         assert expand_variables(source.manifest).startswith(str(tmp_path))
         for pattern in source.where.values():
             re.compile(str(pattern))

@@ -10,6 +10,7 @@ import soundfile
 from speechverse.training.data import synthesize as module
 from speechverse.training.data.chunks import Chunk
 from speechverse.training.data.clip_shards import read_shards, write_shard
+from speechverse.training.data.clip_store import ClipStore
 from speechverse.training.data.synthesize import synthesize
 
 
@@ -134,3 +135,23 @@ def test_interrupted_packing_resumes(runs, monkeypatch, tmp_path):
     speak(tmp_path / "packed", shards=3, only_shards=True)
     assert runs == [0, 2, 4]
     assert tars(tmp_path / "packed") == tars(tmp_path / "reference")
+
+
+def test_clips_are_gone_through_once_for_all_shards(tmp_path):
+    class Counted(dict):
+        passes = 0
+
+        def items(self):
+            Counted.passes += 1
+            return super().items()
+
+    rows = {index: {"text": str(index)} for index in range(30)}
+    store = ClipStore(tmp_path, None)
+    for index in rows:
+        store.loose(index).write_bytes(b"audio")
+    store.lay_out(rows, shard_size=3, only_shards=False)
+    again = ClipStore(tmp_path, None)
+    again.sharded = Counted(again.sharded)
+    before = tars(tmp_path)
+    again.lay_out(rows, shard_size=3, only_shards=False)
+    assert Counted.passes == 1 and tars(tmp_path) == before and len(before) == 10

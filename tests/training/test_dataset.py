@@ -8,7 +8,8 @@ from tiny_models import AUDIO_CONFIGS, tiny_model, tiny_processor
 
 from speechverse.training.data.dataset import InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
-from speechverse.training.data.manifest import ManifestSource, Sample, load_samples
+from speechverse.training.data.manifest import ManifestSource, load_samples
+from speechverse.training.data.sample import Sample
 
 
 WORDINGS = ("which colour ?", "say it .", "what is said ?")

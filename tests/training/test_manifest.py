@@ -96,8 +96,11 @@ def test_prompts_are_filled_in_from_the_line(write_manifest):
     tasks = TaskBank([Task("find", "finding", "F", ["is {word} said ? {labels}", "{word} ?"], {"yes": "", "no": ""})])
     fields = {"instruction": None, "task": "find"}
     [sample] = load_samples(ManifestSource(write_manifest(line(**fields, word="red"))), tasks)
-    assert sample.instructions == ("is red said ? yes or no", "red ?")
-    with pytest.raises(ValueError, match=r"manifest\.jsonl, line 1: Task 'find' needs word, as text"):
+    filled = [sample.instruction(wording) for wording in sample.instructions]
+    assert filled == ["is red said ? yes or no", "red ?"]
+    with pytest.raises(
+        ValueError, match=r"manifest\.jsonl, line 1: field word is missing; the prompts of find ask for it"
+    ):
         load_samples(ManifestSource(write_manifest(line(**fields))), tasks)
 
 

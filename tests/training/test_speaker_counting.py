@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechverse.training.data.speaker_counting import count_speakers
+from speechverse.training.data.mixing import seeded
+from speechverse.training.data.speaker_counting import _pairs, count_speakers
 
 
 @pytest.fixture
@@ -68,3 +69,32 @@ def test_too_few_recordings_and_missing_fields_are_named(manifest, tmp_path):
         count_speakers(few, tmp_path / "out")
     with pytest.raises(ValueError, match="nowhere is not a file"):
         count_speakers("nowhere", tmp_path / "out")
+
+
+def rows_of(number, speakers):
+    draw = np.random.default_rng(0)
+    return [{"audio": str(index), "who": str(draw.integers(speakers)), "split": "train"} for index in range(number)]
+
+
+def test_every_partner_is_as_likely():
+    rows = rows_of(60, 4)
+    speakers = np.array([row["who"] for row in rows])
+    for (first, second), rank in zip(_pairs(rows, "train", "who", 3), range(60), strict=True):
+        place = rows.index(first)
+        partners = np.flatnonzero((speakers == first["who"]) == (rank % 2 == 0))
+        partners = partners[partners != place]
+        assert second is rows[seeded(3, f"partner train {place}").choice(partners)]
+
+
+def test_a_pair_costs_no_pass_over_all_recordings(monkeypatch):
+    class Counted(dict):
+        looked = 0
+
+        def __getitem__(self, key):
+            Counted.looked += 1
+            return super().__getitem__(key)
+
+    rows = [Counted(row) for row in rows_of(2000, 5)]
+    monkeypatch.setattr(np, "flatnonzero", lambda *_: pytest.fail("a pass over all recordings"))
+    assert len(list(_pairs(rows, "train", "who", 0))) == 2000
+    assert Counted.looked < 3 * 2000

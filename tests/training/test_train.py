@@ -16,7 +16,7 @@ from transformers import pipeline
 
 import speechverse  # noqa: F401  registers the pipeline
 from speechverse.training.arguments import parse_run_config
-from speechverse.training.train import build_trainer, train
+from speechverse.training.train import build_trainer, main, train
 
 
 SCRIPT = Path(__file__).parents[2] / "training" / "train.py"
@@ -164,6 +164,70 @@ def test_two_ranks_make_the_steps_of_one_with_the_same_global_batch(environment,
     start = load_file(one / "checkpoint-2" / "model.safetensors")
     moved = max((t - start[name]).abs().max() for name, t in load_file(one / "model.safetensors").items())
     assert moved > 1e-3  # so that 1e-4 means something
+
+
+OWN_CORPUS = """
+id: shades
+title: Colours in noise
+licence: CC0-1.0
+permissive: true
+citation: nobody
+access: Ask whoever wrote this test.
+sources:
+  - {kind: jsonl, root: $CORPUS, files: manifest.jsonl, splits: {train: {split: train}}, columns:
+      {audio: audio, text: answer, split: split, known: {value: "yes"}}}
+tasks:
+  asr: {answer: text}
+  urgency: {answer: known}
+"""
+
+
+@pytest.fixture
+def own_corpus(environment, config_file, tmp_path, monkeypatch):
+    """Writes a configuration that takes something of an own corpus with an own task; returns the configuration."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "urgency.yaml").write_text(
+        'id: urgency\nname: n\ntag: U\nprompts: ["is it ? {labels}"]\nlabels: {"yes": "", "no": ""}\n'
+    )
+
+    def own_corpus(entry, facts=OWN_CORPUS):
+        (tmp_path / "shades.yaml").write_text(facts)
+        start, end = CONFIG.index("train_data:"), CONFIG.index("max_steps:")
+        file = tmp_path / "own.yaml"
+        data = f"train_data: [{{corpus: {tmp_path / 'shades.yaml'}, split: train, {entry}}}]\n"
+        file.write_text(f"{CONFIG[:start]}{data}task_files: [{tmp_path / 'urgency.yaml'}]\n{CONFIG[end:]}")
+        return file
+
+    return own_corpus
+
+
+def test_own_task_and_joint_answers_are_trained(own_corpus, tmp_path):
+    options = [
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--report_to",
+        "none",
+        "--eval_strategy",
+        "no",
+        "--max_steps",
+        "1",
+    ]
+    config = parse_run_config([str(own_corpus("tasks: [], joint: [[urgency, asr]]")), *options])
+    trainer = build_trainer(config)
+    assert {task.id for task in trainer.processing_class.tasks} == {"urgency", "asr"}
+    assert len(trainer.train_dataset) == 6
+    train(trainer, config)
+    assert {task["id"] for task in json.loads((tmp_path / "run" / "tasks.json").read_text())} == {"urgency", "asr"}
+
+
+def test_package_that_is_not_there_ends_with_one_sentence(own_corpus, monkeypatch):
+    facts = OWN_CORPUS.replace("asr: {answer: text}", "kwe: {answer: keywords}")
+    file = own_corpus("tasks: [kwe]", facts + "derive: [{keywords: {column: text}}]\n")
+    monkeypatch.setitem(sys.modules, "yake", None)
+    monkeypatch.setattr(sys, "argv", ["train.py", str(file)])
+    with pytest.raises(SystemExit, match="keywords are found by YAKE: pip install"):
+        main()
 
 
 def test_bad_configuration_ends_with_one_sentence(config_file, tmp_path):

@@ -29,6 +29,14 @@ class ClipStore:
         """What earlier runs left in shards."""
         return read_shards(self.shards)
 
+    @functools.cached_property
+    def packed(self) -> dict[Path, dict[str, dict]]:
+        """The rows of what earlier runs left, by shard and key."""
+        packed: dict[Path, dict[str, dict]] = {}
+        for key, clip in self.sharded.items():
+            packed.setdefault(clip.path, {})[key] = clip.row
+        return packed
+
     def loose(self, index: int) -> Path:
         return self.audio / f"{index:06d}.flac"
 
@@ -76,7 +84,7 @@ class ClipStore:
 
     def _pack(self, path: Path, rows: dict[str, dict], only_shards: bool) -> None:
         """Writes one shard, unless it is there as it should be; without its loose files if they are not wanted."""
-        packed = {key: clip.row for key, clip in self.sharded.items() if clip.path == path}
+        packed = self.packed.get(path, {})
         loose = {key: self.audio / f"{key}.flac" for key in rows}
         if [*packed.items()] != [*json.loads(json.dumps(rows)).items()]:
             path.parent.mkdir(exist_ok=True)

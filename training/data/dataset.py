@@ -5,7 +5,8 @@ import random
 from torch.utils.data import Dataset
 
 from .feature_cache import FeatureCache
-from .manifest import Sample
+from .recordings import open_audio
+from .sample import Sample
 
 
 class InstructionDataset(Dataset):
@@ -36,9 +37,8 @@ class InstructionDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         sample = self.samples[index]
-        draw = random.Random(f"{self.seed} {self.epoch} {index}")
-        instruction = draw.choice(sample.instructions)
+        instruction = sample.draw_instruction(random.Random(f"{self.seed} {self.epoch} {index}"))
         if self.features is None:
-            return self.processor.encode(instruction, [sample.audio], sample.target)
+            return self.processor.encode(instruction, [open_audio(sample.audio)], sample.target)
         hidden_states = [self.features[sample.audio]]
         return self.processor.encode_features(instruction, "audio_hidden_states", hidden_states, sample.target)

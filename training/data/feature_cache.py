@@ -1,10 +1,10 @@
 """The frozen encoder's output for every recording, computed once: an epoch then costs no encoder pass."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+
+from .recordings import Recording, audio_name, audio_size, open_audio
 
 
 class FeatureCache:
@@ -27,21 +27,21 @@ class FeatureCache:
         self.model = model
         self.processor = processor
         self.batch_size = batch_size
-        self._features: dict[str, np.ndarray] = {}
+        self._features: dict[str | Recording, np.ndarray] = {}
 
-    def __getitem__(self, audio: str) -> np.ndarray:
+    def __getitem__(self, audio: str | Recording) -> np.ndarray:
         return self._features[audio]
 
     def add(self, audios) -> None:
         """Encodes the recordings that are not there yet, files of like size together."""
-        new = sorted(set(audios) - set(self._features), key=lambda audio: (Path(audio).stat().st_size, audio))
+        new = sorted(set(audios) - set(self._features), key=lambda audio: (audio_size(audio), audio_name(audio)))
         name = self.processor.audio_input_name
         with tqdm(total=len(new), desc="Encoding recordings", unit="clip") as progress:
             for start in range(0, len(new), self.batch_size):
-                paths = new[start : start + self.batch_size]
-                features = [self.processor.extract_features(path) for path in paths]
-                self._features.update(zip(paths, self._encode(name, features), strict=True))
-                progress.update(len(paths))
+                batch = new[start : start + self.batch_size]
+                features = [self.processor.extract_features(open_audio(audio)) for audio in batch]
+                self._features.update(zip(batch, self._encode(name, features), strict=True))
+                progress.update(len(batch))
 
     @torch.no_grad()
     def _encode(self, name: str, features) -> list[np.ndarray]:

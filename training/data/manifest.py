@@ -7,22 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from string import Template
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One thing to learn, or to be asked: a recording, an instruction, an answer.
-
-    Args:
-        audio (`str`): path of the recording.
-        instructions (`tuple[str, ...]`): wordings of the instruction; one is drawn each time the sample is used.
-        target (`str`): the answer.
-        task (`str`, *optional*): id of the task.
-    """
-
-    audio: str
-    instructions: tuple[str, ...]
-    target: str
-    task: str | None = None
+from .sample import Sample
 
 
 @dataclass(frozen=True)
@@ -132,25 +117,19 @@ def _parse(line: str, place: str) -> dict:
     return record
 
 
-def _fill_in_prompts(task, record: dict, place: str) -> list[str]:
-    given = {name: record[name] for name in task.fields if name in record}
-    try:
-        return [task.instruction(prompt, **given) for prompt in task.prompts]
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
-
-
 def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place: str) -> Sample:
     if not record.get("audio"):
         raise ValueError(f"{place}: field audio is missing or empty.")
     task = source.task or record.get("task")
     instructions = source.instruction or record.get("instruction")
+    filled = {}
     if not instructions:
         if task is None:
             raise ValueError(f"{place}: neither instruction nor task is given.")
         if task not in tasks:
             raise ValueError(f"{place}: field task is {task!r}; known are {', '.join(t.id for t in tasks) or 'none'}.")
-        instructions = _fill_in_prompts(tasks[task], record, place)
+        instructions = tasks[task].prompts
+        filled = _prompt_fields(record, tasks[task], place)
     try:
         target = Template(source.target).substitute({k: v for k, v in record.items() if v is not None})
     except KeyError as error:
@@ -158,4 +137,18 @@ def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place:
     if not target.strip():
         raise ValueError(f"{place}: the target is empty.")
     instructions = (instructions,) if isinstance(instructions, str) else tuple(instructions)
-    return Sample(str(folder / record["audio"]), instructions, target, task)
+    if task in tasks and tasks[task].answer_type in ("keywords", "slots"):
+        filled["answer"] = tasks[task].parse(target, filled.get("labels") or None).answer
+    return Sample(str(folder / record["audio"]), instructions, target, task, **filled)
+
+
+def _prompt_fields(record: dict, task, place: str) -> dict:
+    """What a task's prompts ask for, out of the line: its fields of those names, and `labels`, if it has classes of its
+    own."""
+    if missing := [name for name in task.fields if not record.get(name)]:
+        raise ValueError(f"{place}: field {missing[0]} is missing; the prompts of {task.id} ask for it.")
+    labels = record.get("labels") or task.labels
+    if not labels and any("{labels}" in prompt for prompt in task.prompts):
+        raise ValueError(f"{place}: field labels is missing; the prompts of {task.id} list them.")
+    labels = labels if isinstance(labels, dict) else dict.fromkeys(labels, "")
+    return {"values": {name: str(record[name]) for name in task.fields}, "labels": labels}

@@ -34,14 +34,15 @@ def overlaps(rows: Iterable[dict], fields: tuple[str, ...] = FIELDS) -> dict[tup
         split = values.setdefault(str(row.get("split", "none")), {field: set() for field in fields})
         for field in fields:
             if row.get(field) is not None:
-                split[field].add(_plain(row[field]) if field == "text" else row[field])
+                split[field].add(plain_text(row[field]) if field == "text" else row[field])
     return {
         (first, second): {field: len(values[first][field] & values[second][field]) for field in fields}
         for first, second in combinations(values, 2)
     }
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
+    """A text as it is compared: without case and punctuation."""
     return " ".join(re.findall(r"\w+", text.casefold().replace("'", "").replace("’", "")))
 
 

@@ -80,15 +80,22 @@ def count_speakers(manifest: str | Path, output_dir: str | Path, speaker: str = 
 def _pairs(rows: list[dict], split, speaker: str, seed: int) -> Iterator[tuple[dict, dict]]:
     """Every recording of a split, each with a second one, in a drawn order, of the same speaker every other time."""
     rows = [row for row in rows if row.get("split") == split]
-    speakers = np.array([str(row[speaker]) for row in rows])
+    places: dict[str, list[int]] = {}  # of every speaker's recordings
+    for place, row in enumerate(rows):
+        places.setdefault(str(row[speaker]), []).append(place)
+    own = {name: np.array(found) for name, found in places.items()}
     for rank, place in enumerate(seeded(seed, f"order {split}").permutation(len(rows))):
-        same = rank % 2 == 0
-        partners = np.flatnonzero((speakers == speakers[place]) == same)
-        partners = partners[partners != place]
-        if not partners.size:
-            who = f"another recording by {speakers[place]}" if same else "a recording by another speaker"
+        same, name = rank % 2 == 0, str(rows[place][speaker])
+        number = len(own[name]) - 1 if same else len(rows) - len(own[name])
+        if not number:
+            who = f"another recording by {name}" if same else "a recording by another speaker"
             raise ValueError(f"The split {split!r} has no second recording for {rows[place]['audio']}: add {who}.")
-        yield rows[place], rows[seeded(seed, f"partner {split} {place}").choice(partners)]
+        drawn = seeded(seed, f"partner {split} {place}").integers(number)
+        if same:
+            partner = own[name][drawn + (drawn >= np.searchsorted(own[name], place))]
+        else:  # the drawn one of the places that are not the speaker's: as many of his come before it as are added
+            partner = drawn + np.searchsorted(own[name] - np.arange(len(own[name])), drawn, side="right")
+        yield rows[place], rows[partner]
 
 
 def _read_rows(manifest: Path, speaker: str) -> list[dict]:
