@@ -20,7 +20,7 @@ extras = {
     "eval": ["evaluate>=0.4.6", "jiwer>=4", "sacrebleu", "scipy"],
     "data": ["yake"],  # finds keywords; LGPL, and needed for nothing else
     "tts": ["py-nanotts", "hibari-tts", "scipy"],
-    "demo": ["py-nanotts", "onnx", "gguf", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
+    "demo": ["py-nanotts", "onnx", "gguf", "scipy", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
 }
 used = ("data", "demo", "train", "tts")
 extras["dev"] = sorted({*(package for name in used for package in extras[name]), *TEST, *QUANTISERS})

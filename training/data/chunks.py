@@ -16,14 +16,16 @@ from tqdm import tqdm
 
 if __package__:
     from .augmentation import augment
-    from .clip_store import ClipStore, write_whole
+    from .clip_store import ClipStore
     from .mixing import SAMPLING_RATE
     from .tts_engines import ENGINES
+    from .whole_files import write_whole
 else:  # beside a script
     from augmentation import augment
-    from clip_store import ClipStore, write_whole
+    from clip_store import ClipStore
     from mixing import SAMPLING_RATE
     from tts_engines import ENGINES
+    from whole_files import write_whole
 
 SILENCE = 0.01  # peak amplitude below which nothing was said (nanotts: 0.003 for silence, 0.4 and more for speech)
 # nanotts reads memory that it never cleared: on a recycled block its samples change with the calls before, and at

@@ -8,8 +8,10 @@ from pathlib import Path
 
 if __package__:
     from .clip_shards import ShardedClip, read_shards, write_shard
+    from .whole_files import write_whole
 else:  # beside a script
     from clip_shards import ShardedClip, read_shards, write_shard
+    from whole_files import write_whole
 
 ROOM_FIELDS = ("rt60", "drr", "room_seed", "snr", "noise", "noise_start")
 SPOKEN_FIELDS = ("text", "engine", "voice", "speed", "pitch", *ROOM_FIELDS)  # the audio is a function of these
@@ -93,10 +95,3 @@ class ClipStore:
         if only_shards:
             for file in loose.values():
                 file.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a whole file or none."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

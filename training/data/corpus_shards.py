@@ -13,7 +13,8 @@ from .corpus import Corpus, columns_to_store, load_corpus, read_rows, recording_
 from .inspection import inspect_recordings
 from .recordings import audio_name
 from .rows import RejectedRow
-from .shards import SHARD_BYTES, MemberNames, PlacedRow, ShardIndex, replace_text
+from .shards import SHARD_BYTES, MemberNames, PlacedRow, ShardIndex
+from .whole_files import write_whole
 
 
 BATCH = 1024  # rows looked at together; where a corpus is streamed their recordings are held in memory
@@ -108,7 +109,7 @@ def _write_corpus_file(corpus: Corpus, source, folder: Path, kind: str) -> Path:
     shards |= {"splits": {split: split for split in splits}, "columns": columns}
     values = {f.name: getattr(corpus, f.name) for f in dataclasses.fields(corpus) if f.name != "file"}
     file = folder / "corpus.yaml"
-    replace_text(
+    write_whole(
         file,
         yaml.safe_dump(
             values | {"sources": [shards], "texts": [], "derive": left}, sort_keys=False, allow_unicode=True, width=115

@@ -14,12 +14,12 @@ AUDIO = "<audio>"
 
 def draw_examples(checked: list[CheckedSample], count: int, seed: int = 0) -> dict[str, list[CheckedSample]]:
     """Some samples of each task, drawn at random but always the same, in their order."""
-    by_task = defaultdict(list)
+    by_name = defaultdict(list)
     for index, one in enumerate(checked):
-        by_task[one.task].append(index)
+        by_name[one.name].append(index)
     chosen = {
         task: sorted(random.Random(f"{seed} {task}").sample(indices, min(count, len(indices))))
-        for task, indices in by_task.items()
+        for task, indices in by_name.items()
     }
     return {task: [checked[index] for index in indices] for task, indices in chosen.items()}
 

@@ -139,9 +139,9 @@ class CheckedSample(NamedTuple):
     label_tokens: int | None = None
 
     @property
-    def task(self) -> str:
-        """What to count it under."""
-        return self.sample.task or NO_TASK
+    def name(self) -> str:
+        """What to count it under: the view of its corpus, or its task."""
+        return self.sample.name or NO_TASK
 
     def as_row(self) -> dict:
         """How a report lists it."""

@@ -19,9 +19,9 @@ from pathlib import Path
 
 
 if __package__:
-    from .clip_store import write_whole
+    from .whole_files import write_whole
 else:  # beside a script
-    from clip_store import write_whole
+    from whole_files import write_whole
 
 
 # Slot -> what may fill it: (value, English, German, French). The value is the part of the English that the slot names; the

@@ -28,14 +28,14 @@ def draw_lengths(checked: list[CheckedSample], file: str | Path) -> None:
         checked (`list[CheckedSample]`): the samples that are used.
         file (`str` or `Path`): the PNG to write.
     """
-    by_task = defaultdict(list)
+    by_name = defaultdict(list)
     for one in checked:
-        by_task[one.task].append(one)
+        by_name[one.name].append(one)
     counted = [name for name in AXES if all(getattr(one, name) is not None for one in checked)]
     figure, grid = pyplot.subplots(
-        max(1, len(by_task)),
+        max(1, len(by_name)),
         max(1, len(counted)),
-        figsize=(4 * max(1, len(counted)), 0.8 + 1.8 * max(1, len(by_task))),
+        figsize=(4 * max(1, len(counted)), 0.8 + 1.8 * max(1, len(by_name))),
         sharex="col",
         squeeze=False,
         layout="constrained",
@@ -44,7 +44,7 @@ def draw_lengths(checked: list[CheckedSample], file: str | Path) -> None:
         longest = max((getattr(one, name) for one in checked), default=1)
         width = longest / NUM_BINS if name == "seconds" else math.ceil((longest + 1) / NUM_BINS)  # whole tokens a bin
         edges = [width * number for number in range(math.ceil(longest / width) + 2)]
-        for row, (task, samples) in enumerate(sorted(by_task.items())):
+        for row, (task, samples) in enumerate(sorted(by_name.items())):
             axes = grid[row][column]
             axes.hist([getattr(one, name) for one in samples], bins=edges)
             axes.grid(alpha=0.3)

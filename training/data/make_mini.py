@@ -29,7 +29,6 @@ from pathlib import Path
 
 import soundfile
 
-from speechverse.training.data.clip_store import write_whole
 from speechverse.training.data.corpus import Corpus, load_corpus, read_rows, texts
 from speechverse.training.data.derivations.seen_unseen import SeenUnseen
 from speechverse.training.data.generated_noise import KINDS, generate_noise
@@ -42,6 +41,7 @@ from speechverse.training.data.speech_detection import pair_clips
 from speechverse.training.data.synthesize import synthesize
 from speechverse.training.data.tts_engines import VOICES, Voice, find_voice, installed_voices
 from speechverse.training.data.voice_pool import group_timbres
+from speechverse.training.data.whole_files import write_whole
 
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...processing.tasks_speechverse import TaskBank
 from .filters import NO_TASK, CheckedSample
+from .whole_files import write_whole
 
 
 logger = logging.getLogger(__name__)
@@ -108,9 +109,9 @@ def write_report(folder: str | Path, parts: dict[str, DataPart], tasks: TaskBank
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     report = {**{name: summarise(part, tasks) for name, part in parts.items()}, **notes}
-    _write(folder / REPORT_NAME, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / REPORT_NAME, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     rows = [{"part": name, **row} for name, part in parts.items() for row in part.dropped]
-    _write(folder / DROPPED_NAME, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(folder / DROPPED_NAME, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     if rows:
         counts = ", ".join(f"{count} {kind}" for kind, count in count_dropped(rows).items())
         logger.warning(f"{len(rows)} samples are left out ({counts}); they are listed in {folder / DROPPED_NAME}")
@@ -173,13 +174,6 @@ def _quantiles(values: list) -> dict[str, float] | None:
         return None
     found = np.quantile(values, list(QUANTILES.values()), method="nearest")
     return {name: round(float(value), 3) for name, value in zip(QUANTILES, found, strict=True)}
-
-
-def _write(file: Path, text: str) -> None:
-    """Writes a whole file or none."""
-    part = file.with_name(file.name + ".tmp")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(file)
 
 
 def format_table(head: list[str], rows: list[list]) -> str:

@@ -18,6 +18,7 @@ import soundfile
 
 from .recordings import audio_name, open_audio
 from .rows import Row
+from .whole_files import write_whole
 
 
 SHARD_BYTES = 500 * 2**20
@@ -90,10 +91,10 @@ class ShardIndex:
     def save(self) -> None:
         """Writes `SPLIT.dropped.jsonl` and then `SPLIT.json`."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.dropped)
-        replace_text(self.folder / f"{self.split}.dropped.jsonl", lines)
+        write_whole(self.folder / f"{self.split}.dropped.jsonl", lines)
         names = ("split", "kind", "complete", "rows_read", "last_key", "shards")
         values = {name: getattr(self, name) for name in names}
-        replace_text(self.folder / f"{self.split}.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.folder / f"{self.split}.json", json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
     def write(self, rows: Iterable[PlacedRow], shard_bytes: int = SHARD_BYTES) -> None:
         """Writes the rows that are in no shard yet, and marks the split as complete.
@@ -285,11 +286,3 @@ class MemberNames:
             name = f"{plain}-{self._times_used[plain]}"
         self._times_used[name] = 1
         return name
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Writes a whole file or none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".tmp")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(file)

@@ -21,8 +21,8 @@ import soundfile
 from tqdm import tqdm
 
 from speechverse.processing.audio_speechverse import load_audio
-from speechverse.training.data.clip_store import write_whole
 from speechverse.training.data.mixing import SAMPLING_RATE, draw_turn, mix_speakers, seeded
+from speechverse.training.data.whole_files import write_whole
 
 
 TARGETS = {True: "one", False: "two"}  # by whether the second piece is of the same speaker

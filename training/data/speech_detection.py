@@ -21,8 +21,8 @@ import soxr
 from tqdm import tqdm
 
 from ...processing.audio_speechverse import load_audio
-from .clip_store import write_whole
 from .mixing import FADE, PEAK, SAMPLING_RATE, active_power, add_noise, reverberate, seeded
+from .whole_files import write_whole
 
 
 MAX_SECONDS = 4.0

@@ -54,15 +54,17 @@ import numpy as np
 if __package__:
     from .augmentation import Augmentation
     from .chunks import Chunk, speak_missing
-    from .clip_store import SPOKEN_FIELDS, ClipStore, write_whole
+    from .clip_store import SPOKEN_FIELDS, ClipStore
     from .tts_engines import VOICES, Voice, find_voice
     from .voice_pool import TEST_VOICES, VoicePool, group_timbres
+    from .whole_files import write_whole
 else:  # run as a script, which starts fast: importing the package would load PyTorch
     from augmentation import Augmentation
     from chunks import Chunk, speak_missing
-    from clip_store import SPOKEN_FIELDS, ClipStore, write_whole
+    from clip_store import SPOKEN_FIELDS, ClipStore
     from tts_engines import VOICES, Voice, find_voice
     from voice_pool import TEST_VOICES, VoicePool, group_timbres
+    from whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ class TokenSlots(Derivation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BracketSlots(Derivation):
-    """`wake me at [time : five am]` -> the sentence, and its slots."""
+class TextAndSlots(Derivation):
+    """One column that holds both the sentence and its slots."""
 
     column: str
     text: str = "text"
@@ -47,6 +47,11 @@ class BracketSlots(Derivation):
     @property
     def outputs(self):
         return (self.text, self.into)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BracketSlots(TextAndSlots):
+    """`wake me at [time : five am]` -> the sentence, and its slots."""
 
     def row(self, row: Row) -> Row:
         bracket = r"\[\s*([^\]:]+?)\s*:\s*([^\]]*?)\s*\]"
@@ -58,20 +63,8 @@ class BracketSlots(Derivation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChunkSlots(Derivation):
+class ChunkSlots(TextAndSlots):
     """SNIPS: `[{text}, {text, entity}, ...]` -> the sentence, and its slots."""
-
-    column: str
-    text: str = "text"
-    into: str = "slots"
-
-    @property
-    def inputs(self):
-        return (self.column,)
-
-    @property
-    def outputs(self):
-        return (self.text, self.into)
 
     def row(self, row: Row) -> Row:
         chunks = row[self.column]
