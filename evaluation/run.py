@@ -1,4 +1,4 @@
-"""Asks a model what a configuration's `eval_data` ask, and says how often it is right.
+"""Asks a model what a configuration's `test_data` ask, or its `eval_data` where it has none, and says how often it is right.
 
     python evaluation/run.py --model runs/real_speech --config training/configs/real_speech.yaml
 
@@ -91,7 +91,7 @@ def describe_hardware(device: torch.device) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="checkpoint folder or Hub id")
-    parser.add_argument("--config", required=True, help="YAML file with eval_data, as training takes it")
+    parser.add_argument("--config", required=True, help="YAML file with test_data or eval_data, as training takes it")
     parser.add_argument("--out", type=Path, help="where results go (default: the model's folder)")
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()
@@ -101,15 +101,16 @@ def main() -> None:
     out = options.out or Path(options.model)
     try:
         config = parse_run_config([options.config])
-        if not config.eval_data:
-            raise ValueError(f"{options.config} has no eval_data: there is nothing to ask.")
+        sources = config.test_data or config.eval_data
+        if not sources:
+            raise ValueError(f"{options.config} has neither test_data nor eval_data: there is nothing to ask.")
         answerer = pipeline("speech-instruction", model=options.model)
         processor = answerer.processor
         tasks = all_tasks(processor.tasks, config.tasks)
         # Only what cannot be asked is left out: long answers and silence are part of the test.
         rules = FilterRules(processor, max_audio_tokens=None, max_label_tokens=None, silence=None)
         data = []
-        for source in config.eval_data:
+        for source in sources:
             samples, rejected = load_source(source, tasks)
             usable, unusable = filter_samples(samples, rules)
             data += [(source, group, rejected + unusable) for group in by_view(usable)]

@@ -329,6 +329,10 @@ class SpeechVerseProcessor(ProcessorMixin):
             length = (length + 2 * padding - kernel_size) // stride + 1
         return length
 
+    def num_instruction_tokens(self, instruction: str) -> int:
+        """Tokens of an instruction, its recordings left out."""
+        return sum(token != self.audio_token_id for token in self._tokenize_instruction(instruction))
+
     def _tokenize_instruction(self, instruction: str) -> list[int]:
         if self.is_encoder_decoder or self.tokenizer.chat_template is None:
             return self.tokenizer(instruction).input_ids

@@ -11,8 +11,11 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from ..processing.tasks_speechverse import TaskBank
+from .curriculum import Plateau, Stage
 from .data.manifest import ManifestSource, expand_variables
 from .data.run_sources import LICENCES, CorpusSource, leave_out, parse_source
+from .data.strict import build
+from .mixture import MixtureArguments
 
 
 TASKS_FOLDER = Path(__file__).parent.parent / "processing" / "tasks"
@@ -85,6 +88,11 @@ class SpeechVerseTrainingArguments(TrainingArguments):
     report_to: str | list[str] = field(default_factory=lambda: ["tensorboard"])
     remove_unused_columns: bool = False
 
+    @property
+    def max_steps_given(self) -> int | None:
+        """`max_steps`, if it is set."""
+        return self.max_steps if self.max_steps > 0 else None
+
     def __post_init__(self):
         if self.label_smoothing_factor:  # the Trainer would take the labels away from a model that needs them
             raise ValueError("label_smoothing_factor is not supported: the loss is made by the model.")
@@ -100,8 +108,11 @@ class RunConfig:
 
     Args:
         model ([`ModelArguments`]): the bases.
-        train_data, eval_data (`list[ManifestSource | CorpusSource]`): what is learned from, and what is only looked at.
+        train_data, eval_data, test_data (`list[ManifestSource | CorpusSource]`): what is learned from, what the run looks at
+            while it learns, and what it never sees.
         tasks ([`TaskBank`]): those of the configuration's `task_files`, and the shipped ones.
+        stages (`list[Stage]`, *optional*): the curriculum; `None`: see [`default_stages`].
+        mixture ([`MixtureArguments`]): how the datasets share the draws.
         left_out (`list[str]`): the corpora that `licences: permissive` took out of them, with their licences.
         namespace (`argparse.Namespace`): the values of the training arguments.
     """
@@ -109,7 +120,10 @@ class RunConfig:
     model: ModelArguments
     train_data: list[ManifestSource | CorpusSource]
     eval_data: list[ManifestSource | CorpusSource]
+    test_data: list[ManifestSource | CorpusSource]
     tasks: TaskBank
+    stages: list[Stage] | None
+    mixture: MixtureArguments
     left_out: list[str]
     namespace: argparse.Namespace
 
@@ -146,8 +160,9 @@ def parse_run_config(argv: list[str]) -> RunConfig:
         raise ValueError(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file} holds {type(values).__name__}; a configuration is a mapping of keys to values.")
-    data = {name: values.pop(name, []) for name in ("train_data", "eval_data")}
+    data = {name: values.pop(name, []) for name in ("train_data", "eval_data", "test_data")}
     task_files = values.pop("task_files", [])
+    stages, mixture = values.pop("curriculum", None), values.pop("mixture", {})
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known | data.keys() | {"task_files"}, n=1)
@@ -179,9 +194,28 @@ def parse_run_config(argv: list[str]) -> RunConfig:
         model=ModelArguments(**{name: getattr(namespace, name) for name in model_names}),
         **sources,
         tasks=tasks,
+        stages=None if stages is None else parse_stages(stages, f"{file}, curriculum"),
+        mixture=build(MixtureArguments, mixture, f"{file}, mixture"),
         left_out=list(dict.fromkeys(left_out)),
         namespace=namespace,
     )
+
+
+def parse_stages(entries, where: str) -> list[Stage]:
+    """The stages of a configuration's `curriculum`.
+
+    Raises:
+        ValueError: if it is no list, or a stage has a mistake.
+    """
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{where} is {entries!r}; it is a list of stages.")
+    stages = []
+    for number, entry in enumerate(entries):
+        place = f"{where}[{number}]"
+        if isinstance(entry, dict) and "until" in entry:
+            entry = entry | {"until": build(Plateau, entry["until"], f"{place}.until")}
+        stages.append(build(Stage, entry, place))
+    return stages
 
 
 def _sources(entries: list[dict], where: str) -> list[ManifestSource | CorpusSource]:

@@ -16,12 +16,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import speechverse
 from speechverse.training.arguments import ModelArguments, RunConfig, parse_run_config
-from speechverse.training.data.dataset import InstructionDataset
+from speechverse.training.curriculum import default_stages
+from speechverse.training.data.dataset import Collator, InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
-from speechverse.training.data.filters import FilterRules, check_samples, usable_samples
+from speechverse.training.data.filters import FilterRules
 from speechverse.training.data.inspection import FactsCache
-from speechverse.training.data.report import CACHE_NAME, DataPart, write_report
-from speechverse.training.data.run_sources import load_source
+from speechverse.training.data.report import CACHE_NAME, write_report
+from speechverse.training.mixture import Mixture
+from speechverse.training.run_data import LoadedData
 from speechverse.training.trainer import SpeechVerseTrainer
 
 
@@ -49,45 +51,40 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
     """
     if config.left_out:
         logger.info(f"licences: permissive leaves out {', '.join(config.left_out)}")
-    tasks = config.tasks
-    train_samples, skipped = _load(config.train_data, tasks)
-    eval_samples, skipped_in_eval = _load(config.eval_data, tasks)
+    train_data, eval_data = (LoadedData.of(sources, config.tasks) for sources in (config.train_data, config.eval_data))
     set_seed(config.namespace.seed)
     model = build_model(config.model)
-    used = {task for sample in train_samples for task in sample.tasks}
-    learned_tasks = speechverse.TaskBank(task for task in tasks if {task.id, task.name} & used)
+    used = {task for sample in train_data.samples for task in sample.tasks}
+    learned_tasks = speechverse.TaskBank(task for task in config.tasks if {task.id, task.name} & used)
     processor = speechverse.SpeechVerseProcessor.for_model(model, learned_tasks)
     args = config.training_arguments()
-    rules = FilterRules(processor, tasks)
+    rules = FilterRules(processor, config.tasks)
     with args.main_process_first(desc="checking recordings"):  # the other ranks then read what it has found
         cache = FactsCache(Path(args.output_dir) / CACHE_NAME)
-        checked_train = check_samples(train_samples, rules, cache=cache)
-        checked_eval = check_samples(eval_samples, rules, cache=cache)
+        train_data, eval_data = train_data.check(rules, cache), eval_data.check(rules, cache)
     if args.process_index == 0:
-        parts = {"train": DataPart(checked_train, skipped), "eval": DataPart(checked_eval, skipped_in_eval)}
-        write_report(args.output_dir, parts, tasks)
-    train_samples, eval_samples = usable_samples(checked_train), usable_samples(checked_eval)
+        write_report(args.output_dir, {"train": train_data.report, "eval": eval_data.report}, config.tasks)
+    train_samples = train_data.usable
+    eval_samples = sorted(eval_data.usable, key=lambda one: one.seconds)  # of like length, side by side
 
+    datasets = train_data.mixture_datasets()
     features = None
     if args.cache_features:
         model.to(args.device)
         features = FeatureCache(model, processor)
-        features.add(sample.audio for sample in train_samples + eval_samples)
+        features.add(one.sample.audio for one in train_samples + eval_samples)
     logger.info(f"{len(train_samples)} training and {len(eval_samples)} validation samples")
     return SpeechVerseTrainer(
         model=model,
         args=args,
         train_dataset=InstructionDataset(train_samples, processor, features, args.seed),
         eval_dataset=InstructionDataset(eval_samples, processor, features, args.seed) if eval_samples else None,
-        data_collator=processor.pad,
+        data_collator=Collator(processor),
         processing_class=processor,
+        stages=config.stages
+        or default_stages([d.tasks for d in datasets], args.num_train_epochs, args.max_steps_given),
+        mixture=Mixture(datasets, config.mixture),
     )
-
-
-def _load(sources: list, tasks) -> tuple[list, list[dict]]:
-    """The samples of all sources, and what could not be made a sample."""
-    loaded = [load_source(source, tasks) for source in sources]
-    return [sample for samples, _ in loaded for sample in samples], [row for _, rejected in loaded for row in rejected]
 
 
 def train(trainer: SpeechVerseTrainer, config: RunConfig) -> None:

@@ -153,7 +153,7 @@ def test_unknown_command_line_argument_is_refused(parse, capsys):
 def test_shipped_configuration_parses(file, monkeypatch, tmp_path):
     monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
     config = parse_run_config([str(file), "--output_dir", str(tmp_path / "run")])
-    for source in config.train_data + config.eval_data:
+    for source in config.train_data + config.eval_data + config.test_data:
         if not isinstance(source, ManifestSource):
             continue  # a corpus was looked up in parsing
         assert expand_variables(source.manifest).startswith(str(tmp_path))

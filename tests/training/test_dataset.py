@@ -6,8 +6,9 @@ import pytest
 import torch
 from tiny_models import AUDIO_CONFIGS, tiny_model, tiny_processor
 
-from speechverse.training.data.dataset import InstructionDataset
+from speechverse.training.data.dataset import Draw, InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
+from speechverse.training.data.filters import CheckedSample, FilterRules, check_samples
 from speechverse.training.data.manifest import ManifestSource, load_samples
 from speechverse.training.data.sample import Sample
 
@@ -15,17 +16,10 @@ from speechverse.training.data.sample import Sample
 WORDINGS = ("which colour ?", "say it .", "what is said ?")
 
 
-class InstructionRecorder:
-    """Stands for a processor: an example is its instruction."""
-
-    def encode(self, instruction, audios, target):
-        return instruction
-
-
-def drawn_wordings(number=3000, epoch=0, seed=0):
-    dataset = InstructionDataset([Sample("a.wav", WORDINGS, "yes")] * number, InstructionRecorder(), seed=seed)
-    dataset.set_epoch(epoch)
-    return [dataset[index] for index in range(number)]
+def drawn_wordings(number=3000, step=0, seed=0):
+    checked = [CheckedSample(Sample("a.wav", WORDINGS, "yes"), None)] * number
+    dataset = InstructionDataset(checked, None, seed=seed)
+    return [dataset.instruction(Draw(index, step)) for index in range(number)]
 
 
 def chi_square(drawn, outcomes):
@@ -33,16 +27,16 @@ def chi_square(drawn, outcomes):
     return sum((counts[key] - expected) ** 2 / expected for key in counts) + (outcomes - len(counts)) * expected
 
 
-def test_wording_is_a_function_of_seed_epoch_and_index():
-    first = drawn_wordings(epoch=2, seed=5)
-    assert drawn_wordings(epoch=2, seed=5) == first
-    assert drawn_wordings(epoch=3, seed=5) != first
-    assert drawn_wordings(epoch=2, seed=6) != first
-    assert drawn_wordings(number=10, epoch=2, seed=5) == first[:10]  # whatever was drawn before
+def test_wording_is_a_function_of_seed_step_and_index():
+    first = drawn_wordings(step=2, seed=5)
+    assert drawn_wordings(step=2, seed=5) == first
+    assert drawn_wordings(step=3, seed=5) != first
+    assert drawn_wordings(step=2, seed=6) != first
+    assert drawn_wordings(number=10, step=2, seed=5) == first[:10]  # whatever was drawn before
 
 
-def test_wordings_are_drawn_uniformly_and_epochs_independently():
-    first, second = drawn_wordings(epoch=0), drawn_wordings(epoch=1)
+def test_wordings_are_drawn_uniformly_and_steps_independently():
+    first, second = drawn_wordings(step=0), drawn_wordings(step=1)
     assert chi_square(first, 3) < 13.8  # exceeded by chance once in 1,000
     assert chi_square(list(zip(first, second, strict=True)), 9) < 26.1
     assert chi_square(list(zip(first, first[1:], strict=False)), 9) < 26.1
@@ -52,7 +46,7 @@ def dataset_of(manifest, model, processor, tasks, features=None):
     samples = load_samples(ManifestSource(str(manifest), instruction=list(WORDINGS), target="$answer"), tasks)
     if features is not None:
         features.add(sample.audio for sample in samples)
-    return InstructionDataset(samples, processor, features)
+    return InstructionDataset(check_samples(samples, FilterRules(processor), workers=1), processor, features)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +73,10 @@ def test_cache_encodes_a_recording_once(manifest, tasks, monkeypatch):
     processor = tiny_processor(model)
     features = FeatureCache(model, processor)
     dataset = dataset_of(manifest, model, processor, tasks, features)
-    before = features[dataset.samples[0].audio]
+    before = features[dataset.sample(0).audio]
     monkeypatch.setattr(processor, "extract_features", lambda audio: pytest.fail(f"{audio} is read again"))
-    features.add(sample.audio for sample in dataset.samples)
-    assert features[dataset.samples[0].audio] is before
+    features.add(one.sample.audio for one in dataset.checked)
+    assert features[dataset.sample(0).audio] is before
 
 
 @pytest.mark.parametrize("config", [{"layer_mix": "learned"}, {"freeze_audio_tower": False}])

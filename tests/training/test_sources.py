@@ -14,6 +14,7 @@ from tiny_models import noise, tiny_model, tiny_processor
 from speechverse.processing.audio_speechverse import load_audio
 from speechverse.training.data.dataset import InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
+from speechverse.training.data.filters import FilterRules, check_samples
 from speechverse.training.data.recordings import EncodedAudio, Segment, TableCell, TarMember, audio_size, open_audio
 from speechverse.training.data.rows import RejectedRow
 from speechverse.training.data.sample import Sample
@@ -156,7 +157,8 @@ def test_recordings_of_every_kind_are_learned_from(kind, written):
     samples = [Sample(row["audio"], ("say it .",), "yes") for row in written(kind).rows("train")]
     features = FeatureCache(model, processor, batch_size=2)
     features.add(sample.audio for sample in samples)
-    plain, cached = InstructionDataset(samples, processor)[1], InstructionDataset(samples, processor, features)[1]
+    checked = check_samples(samples, FilterRules(processor), workers=1)
+    plain, cached = InstructionDataset(checked, processor)[1], InstructionDataset(checked, processor, features)[1]
     assert plain["input_ids"] == cached["input_ids"] and plain["labels"] == cached["labels"]
 
 

@@ -6,7 +6,8 @@ from safetensors.torch import load_file, save_file
 
 from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor
 from speechverse.training.arguments import SpeechVerseTrainingArguments
-from speechverse.training.data.dataset import InstructionDataset
+from speechverse.training.data.dataset import Collator, InstructionDataset
+from speechverse.training.data.filters import FilterRules, check_samples
 from speechverse.training.data.manifest import ManifestSource, load_samples
 from speechverse.training.trainer import SpeechVerseTrainer
 
@@ -25,6 +26,7 @@ def make_trainer(manifest, foundations, tasks, tmp_path):
         model = SpeechVerseForConditionalGeneration.from_foundations(*bases, **model_arguments)
         processor = SpeechVerseProcessor.for_model(model, tasks)
         samples = load_samples(ManifestSource(str(manifest), instruction=WORDINGS, target="$answer"), tasks)
+        checked = check_samples(samples, FilterRules(processor), workers=1)
         settings = {
             "per_device_train_batch_size": 4,
             "learning_rate": 1e-2,
@@ -39,9 +41,9 @@ def make_trainer(manifest, foundations, tasks, tmp_path):
         return SpeechVerseTrainer(
             model=model,
             args=SpeechVerseTrainingArguments(output_dir=str(tmp_path / folder), **settings | arguments),
-            train_dataset=InstructionDataset(samples, processor),
-            eval_dataset=InstructionDataset(samples[:3], processor),
-            data_collator=processor.pad,
+            train_dataset=InstructionDataset(checked, processor),
+            eval_dataset=InstructionDataset(checked[:3], processor),
+            data_collator=Collator(processor),
             processing_class=processor,
         )
 
@@ -180,16 +182,18 @@ def test_resumed_run_equals_an_uninterrupted_one(text, step, make_trainer, tmp_p
         torch.testing.assert_close(learned(resumed)[name], parameter, atol=1e-6, rtol=0, msg=name)
 
 
-def test_every_epoch_draws_its_own_wordings(make_trainer, monkeypatch):
+def test_every_pass_takes_every_sample_in_its_own_order_and_words(make_trainer, monkeypatch):
     trainer = make_trainer(num_train_epochs=3)
     drawn = []
     original = InstructionDataset.__getitem__
     monkeypatch.setattr(
-        InstructionDataset, "__getitem__", lambda self, i: drawn.append((self.epoch, i)) or original(self, i)
+        InstructionDataset, "__getitem__", lambda self, draw: drawn.append(draw) or original(self, draw)
     )
     trainer.train()
-    assert sorted(drawn) == [(epoch, index) for epoch in range(3) for index in range(8)]
-    assert [index for _, index in drawn[:8]] != [index for _, index in drawn[8:16]]  # and its own order
+    steps = [[draw.index for draw in drawn if draw.step == step] for step in range(6)]
+    passes = [steps[start] + steps[start + 1] for start in (0, 2, 4)]
+    assert all(sorted(one) == list(range(8)) for one in passes)
+    assert len({frozenset(steps[start]) for start in (0, 2, 4)}) > 1
 
 
 @pytest.mark.parametrize(

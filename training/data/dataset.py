@@ -1,44 +1,89 @@
 """Samples -> what the model learns from."""
 
 import random
+from typing import NamedTuple
 
+import torch
 from torch.utils.data import Dataset
 
 from .feature_cache import FeatureCache
+from .filters import CheckedSample
 from .recordings import open_audio
 from .sample import Sample
+
+
+class Draw(NamedTuple):
+    """A sample in an optimizer step.
+
+    Args:
+        index (`int`): of the sample in the data.
+        step (`int`, *optional*, defaults to 0): the optimizer step that takes it, which says how its instruction is worded.
+    """
+
+    index: int
+    step: int = 0
 
 
 class InstructionDataset(Dataset):
     """Encoded samples, one at a time.
 
     Args:
-        samples (`list[Sample]`): the samples.
+        checked (`list[CheckedSample]`): the samples, with the lengths that checking them gave.
         processor ([`SpeechVerseProcessor`]): encodes them.
         features ([`FeatureCache`], *optional*): what the encoder gives for their recordings; by default the
             recordings are read, and encoded by the model.
         seed (`int`, *optional*, defaults to 0): which wording of an instruction is drawn is a function of it, of the
-            epoch and of the sample's index.
+            optimizer step and of the sample's index.
     """
 
-    def __init__(self, samples: list[Sample], processor, features: FeatureCache | None = None, seed: int = 0):
-        self.samples = samples
+    def __init__(self, checked: list[CheckedSample], processor, features: FeatureCache | None = None, seed: int = 0):
+        self.checked = checked
         self.processor = processor
         self.features = features
         self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer: another epoch draws other wordings."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.checked)
 
-    def __getitem__(self, index: int) -> dict:
-        sample = self.samples[index]
-        instruction = sample.draw_instruction(random.Random(f"{self.seed} {self.epoch} {index}"))
+    def sample(self, index: int) -> Sample:
+        """The sample itself."""
+        return self.checked[index].sample
+
+    def instruction(self, draw: Draw) -> str:
+        """How a sample is asked for in a step."""
+        return self.sample(draw.index).draw_instruction(random.Random(f"{self.seed} {draw.step} {draw.index}"))
+
+    def lengths(self, draw: Draw) -> tuple[int, int, int]:
+        """Audio tokens, input tokens (the audio's and the instruction's) and label tokens, without reading the recording."""
+        checked = self.checked[draw.index]
+        audio, label = checked.audio_tokens or 0, checked.label_tokens or 0
+        tokens = audio + self.processor.num_instruction_tokens(self.instruction(draw))
+        return audio, tokens if self.processor.is_encoder_decoder else tokens + label, label
+
+    def __getitem__(self, draw: Draw | int) -> dict:
+        """What the processor's `pad` takes, and `sample_index`. A mere index is asked for as in step 0."""
+        draw = draw if isinstance(draw, Draw) else Draw(draw)
+        sample, instruction = self.sample(draw.index), self.instruction(draw)
         if self.features is None:
-            return self.processor.encode(instruction, [open_audio(sample.audio)], sample.target)
-        hidden_states = [self.features[sample.audio]]
-        return self.processor.encode_features(instruction, "audio_hidden_states", hidden_states, sample.target)
+            example = self.processor.encode(instruction, [open_audio(sample.audio)], sample.target)
+        else:
+            hidden_states = [self.features[sample.audio]]
+            example = self.processor.encode_features(instruction, "audio_hidden_states", hidden_states, sample.target)
+        return example | {"sample_index": draw.index}
+
+
+class Collator:
+    """Pads examples of an [`InstructionDataset`] into a batch, and keeps which samples it holds: `sample_indices`, int64 of
+    shape `(batch_size,)`.
+
+    Args:
+        processor ([`SpeechVerseProcessor`]): pads them.
+    """
+
+    def __init__(self, processor):
+        self.processor = processor
+
+    def __call__(self, examples: list[dict]) -> dict:
+        batch = self.processor.pad(examples)
+        batch["sample_indices"] = torch.tensor([example["sample_index"] for example in examples])
+        return batch

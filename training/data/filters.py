@@ -197,20 +197,20 @@ def filter_samples(
         ValueError: if none can be used.
     """
     checked = check_samples(samples, rules, workers)
-    return usable_samples(checked), [one.as_row() for one in checked if one.fault is not None]
+    return [one.sample for one in usable(checked)], [one.as_row() for one in checked if one.fault is not None]
 
 
-def usable_samples(checked: list[CheckedSample]) -> list[Sample]:
+def usable(checked: list[CheckedSample]) -> list[CheckedSample]:
     """Those without a fault, in their order.
 
     Raises:
         ValueError: if there are some, and all have a fault.
     """
-    usable = [one.sample for one in checked if one.fault is None]
-    if checked and not usable:
+    found = [one for one in checked if one.fault is None]
+    if checked and not found:
         first = f"{audio_name(checked[0].sample.audio)}: {checked[0].fault}"
         raise ValueError(f"None of the {len(checked)} samples can be used; the first, {first}.")
-    return usable
+    return found
 
 
 def count_audio_tokens(processor, seconds: float) -> int:

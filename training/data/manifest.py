@@ -21,6 +21,7 @@ class ManifestSource:
         instruction (`str` or `list[str]`, *optional*): wordings for every line; by default the line's `instruction`, or
             the prompts of its task.
         target (`str`, *optional*, defaults to `"$target"`): the answer; `$name` stands for a field of the line.
+        weight (`float`, *optional*, defaults to 1): sample weight in the mixture.
     """
 
     manifest: str
@@ -28,6 +29,12 @@ class ManifestSource:
     task: str | None = None
     instruction: str | list[str] | None = None
     target: str = "$target"
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """How logs call it."""
+        return Path(self.manifest).stem
 
     @classmethod
     def from_fields(cls, values: dict, where: str) -> "ManifestSource":
@@ -58,6 +65,8 @@ class ManifestSource:
             raise ValueError(
                 f"{where}: key target is {source.target!r}; it is a text with fields as $name, and $$ for $."
             )
+        if not isinstance(source.weight, (int, float)) or isinstance(source.weight, bool) or source.weight < 0:
+            raise ValueError(f"{where}: key weight is {source.weight!r}; it is a number, at least 0.")
         return source
 
 

@@ -2,7 +2,7 @@
 
     python training/data/prepare.py CONFIG.yaml [--out DIR] [--workers N] [--shards DIR | --parquet DIR] [--key value ...]
 
-Every corpus of `train_data` and `eval_data` is read, every recording decoded, on all cores. It prints samples and hours a
+Every corpus of `train_data`, `eval_data` and `test_data` is read, every recording decoded, on all cores. It prints samples and hours a
 task, label balance, what is left out and why, and three examples a task as the model will see them; it leaves
 `data_report.json`, `dropped.jsonl` and `lengths.png` in DIR (by default the configuration's `output_dir`, where training
 finds the recordings checked). The exit code is 1 if a corpus is not there, or nothing is left of one.
@@ -65,7 +65,7 @@ def prepare(
     if why_not:
         print(f"Frames and tokens are not counted: {why_not}\n")
 
-    sources = [*config.train_data, *config.eval_data]
+    sources = [*config.train_data, *config.eval_data, *config.test_data]
     for name in dict.fromkeys(source.corpus for source in sources if isinstance(source, CorpusSource)):
         corpus = load_corpus(name)
         if corpus.note:
@@ -75,7 +75,7 @@ def prepare(
     rules = FilterRules(processor, tasks)
     cache = FactsCache(folder / CACHE_NAME)
     parts = {}
-    for name, sources in (("train", config.train_data), ("eval", config.eval_data)):
+    for name, sources in (("train", config.train_data), ("eval", config.eval_data), ("test", config.test_data)):
         part = DataPart([])
         for source in sources:
             try:

@@ -1,4 +1,4 @@
-"""The entries of `train_data` and `eval_data`: a manifest, or a corpus."""
+"""The entries of `train_data`, `eval_data` and `test_data`: a manifest, or a corpus."""
 
 from dataclasses import dataclass
 
@@ -72,6 +72,7 @@ class CorpusSource:
         prompts (`str`, *optional*, defaults to `"trained"`): `held_out` asks in wordings that are never trained on.
         joint (`list[list[str]]`, *optional*): tasks to be asked and answered together, such as `[[asr, ic]]`: one more
             sample of every row that serves them all.
+        weight (`float`, *optional*, defaults to 1): sample weight of each of these in the mixture.
         exclude (`dict`, *optional*): leaves out the rows that another corpus tests on, such as `{corpus: slurp, split:
             [validation, test], column: text}`; see [`Exclusion`].
     """
@@ -82,6 +83,7 @@ class CorpusSource:
     limit: int | None = None
     prompts: str = "trained"
     joint: list[list[str]] | None = None
+    weight: float = 1.0
     exclude: dict | None = None
 
     def __post_init__(self):
@@ -97,8 +99,15 @@ class CorpusSource:
             check_column(corpus, self.exclusion.column)
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"key limit is {self.limit}; it is at least 1.")
+        if self.weight < 0:
+            raise ValueError(f"key weight is {self.weight}; it is at least 0.")
         if self.prompts not in PROMPTS:
             raise ValueError(f"key prompts is {self.prompts!r}; it is one of {', '.join(PROMPTS)}.")
+
+    @property
+    def name(self) -> str:
+        """How logs call it."""
+        return load_corpus(self.corpus).id
 
     @property
     def exclusion(self) -> Exclusion | None:
@@ -106,7 +115,7 @@ class CorpusSource:
 
 
 def parse_source(values, where: str) -> ManifestSource | CorpusSource:
-    """An entry of `train_data` or `eval_data`.
+    """An entry of `train_data`, `eval_data` or `test_data`.
 
     Raises:
         FileNotFoundError: if there is no such corpus.

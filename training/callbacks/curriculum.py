@@ -1,0 +1,83 @@
+"""The curriculum as a callback: which part learns in which step, and when a stage ends."""
+
+import logging
+
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from ..curriculum import Curriculum
+from ..optimizer_state import reset_optimizer_state
+from ..parts import GradientGates
+
+
+logger = logging.getLogger(__name__)
+
+
+class CurriculumCallback(TrainerCallback, ExportableState):
+    """Opens and closes the parts of the model as the stages have it, and ends a stage where an evaluation says so.
+
+    What it decided is part of the trainer's state; so it is in every checkpoint.
+
+    Args:
+        curriculum ([`Curriculum`]): the stages.
+        gates ([`GradientGates`]): of the model's parts.
+        steps_per_round (`int`): evaluations decide at multiples of it, beyond which no data are read ahead.
+    """
+
+    def __init__(self, curriculum: Curriculum, gates: GradientGates, steps_per_round: int):
+        self.curriculum = curriculum
+        self.gates = gates
+        self.steps_per_round = steps_per_round
+        self._index = None  # the stage that the gates stand for
+
+    def state(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"args": {}, "attributes": self.curriculum.state_dict()}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        kept = state.stateful_callbacks.get(type(self).__name__)
+        if state.global_step and kept:
+            self.curriculum.load_state_dict(kept["attributes"])
+        state.max_steps = self.curriculum.max_steps
+        self._index = None
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        index = self.curriculum.index_at(state.global_step)
+        if index == self._index:
+            return
+        self._index = index
+        stage = self.curriculum.stages[index]
+        self.gates.open_only(stage.trains)
+        if state.global_step != self.curriculum.first_step(index):
+            return  # resumed within the stage
+        logger.info(f"Step {state.global_step}: stage {index + 1}, {stage.name}, trains {', '.join(stage.trains)}")
+        # Adam has averaged zeros until now; with them in its state the first updates would be several times too large.
+        if index and (joining := self.curriculum.joining(index)):
+            names = [f"{part}{suffix}" for part in joining for suffix in ("", " without decay")]
+            reset_optimizer_state(optimizer, names)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        losses = validation_losses(metrics)
+        if not losses or not decides(state, self.steps_per_round):
+            return
+        index = self.curriculum.index_at(state.global_step - 1)
+        if reason := self.curriculum.note_evaluation(state.global_step, losses):
+            logger.info(f"Step {state.global_step}: stage {self.curriculum.stages[index].name} ends, {reason}")
+            state.max_steps = self.curriculum.max_steps
+            if state.global_step >= state.max_steps:
+                control.should_training_stop = control.should_save = True
+
+
+def decides(state, steps_per_round: int) -> bool:
+    """Whether an evaluation now decides how a run goes on: at the end of a round, while there is something to come."""
+    return 0 < state.global_step < state.max_steps and state.global_step % steps_per_round == 0
+
+
+def validation_losses(metrics: dict) -> dict[str, float]:
+    """The losses by task in what an evaluation gives."""
+    prefix, suffix = "eval_", "_loss"
+    return {
+        key.removeprefix(prefix).removesuffix(suffix): value
+        for key, value in (metrics or {}).items()
+        if key.startswith(prefix) and key.endswith(suffix) and len(key) > len(prefix + suffix)
+    }
