@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -108,12 +108,17 @@ def fingerprint(folder: str | os.PathLike) -> str:
     Raises:
         FileNotFoundError: if the folder holds no weights.
     """
+    return fingerprint_of_tensors(_tensors(Path(folder)))
+
+
+def fingerprint_of_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """Like [`fingerprint`], of named tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(_tensors(Path(folder)), key=lambda item: item[0]):
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
         count = -(-FINGERPRINT_BYTES // tensor.element_size())
         head = tensor.flatten()[:count].contiguous().view(torch.uint8)[:FINGERPRINT_BYTES]
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(head.numpy().tobytes())
+        digest.update(head.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

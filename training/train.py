@@ -10,12 +10,18 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 import speechverse
-from speechverse.training.arguments import ModelArguments, RunConfig, parse_run_config
+from speechverse.training.arguments import (
+    ModelArguments,
+    RunConfig,
+    SpeechVerseTrainingArguments,
+    parse_run_config,
+)
 from speechverse.training.curriculum import default_stages
 from speechverse.training.data.dataset import Collator, InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
@@ -23,7 +29,7 @@ from speechverse.training.data.filters import FilterRules
 from speechverse.training.data.inspection import FactsCache
 from speechverse.training.data.report import CACHE_NAME, write_report
 from speechverse.training.mixture import Mixture
-from speechverse.training.run_data import LoadedData
+from speechverse.training.run_data import CheckedData, LoadedData
 from speechverse.training.trainer import SpeechVerseTrainer
 
 
@@ -41,12 +47,32 @@ def build_model(arguments: ModelArguments) -> speechverse.SpeechVerseForConditio
     )
 
 
-def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
-    """Reads the data and joins the model: everything that a mistake in the configuration can break.
+class RunParts(NamedTuple):
+    """What a run is made of before it trains.
+
+    Args:
+        model ([`SpeechVerseForConditionalGeneration`]): the joined bases.
+        processor ([`SpeechVerseProcessor`]): with the tasks that are learned.
+        args ([`SpeechVerseTrainingArguments`]): the training arguments.
+        train_data, eval_data ([`CheckedData`]): the samples.
+        features ([`FeatureCache`], *optional*): of all their recordings, with `cache_features`.
+    """
+
+    model: speechverse.SpeechVerseForConditionalGeneration
+    processor: speechverse.SpeechVerseProcessor
+    args: SpeechVerseTrainingArguments
+    train_data: CheckedData
+    eval_data: CheckedData
+    features: FeatureCache | None
+
+
+def prepare_run(config: RunConfig) -> RunParts:
+    """Reads the data, joins the model, and encodes the recordings, if that is asked for.
 
     Raises:
         FileNotFoundError: if a manifest, a corpus or a base is not there.
         ImportError: if a package that a corpus needs is not installed.
+        OSError: if the disk is full.
         ValueError: if a manifest or the configuration is wrong.
     """
     if config.left_out:
@@ -64,20 +90,24 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
         train_data, eval_data = train_data.check(rules, cache), eval_data.check(rules, cache)
     if args.process_index == 0:
         write_report(args.output_dir, {"train": train_data.report, "eval": eval_data.report}, config.tasks)
-    train_samples = train_data.usable
-    eval_samples = sorted(eval_data.usable, key=lambda one: one.seconds)  # of like length, side by side
-
-    datasets = train_data.mixture_datasets()
     features = None
     if args.cache_features:
         model.to(args.device)
-        features = FeatureCache(model, processor)
-        features.add(one.sample.audio for one in train_samples + eval_samples)
-    logger.info(f"{len(train_samples)} training and {len(eval_samples)} validation samples")
+        features = FeatureCache(model, processor, args.feature_cache_dir, autocast_dtype=args.autocast_dtype)
+        features.add(one.sample.audio for data in (train_data, eval_data) for one in data.usable)
+    logger.info(f"{len(train_data.usable)} training and {len(eval_data.usable)} validation samples")
+    return RunParts(model, processor, args, train_data, eval_data, features)
+
+
+def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
+    """Everything that a mistake in the configuration can break; raises what [`prepare_run`] does."""
+    model, processor, args, train_data, eval_data, features = prepare_run(config)
+    eval_samples = sorted(eval_data.usable, key=lambda one: one.seconds)  # of like length, side by side
+    datasets = train_data.mixture_datasets()
     return SpeechVerseTrainer(
         model=model,
         args=args,
-        train_dataset=InstructionDataset(train_samples, processor, features, args.seed),
+        train_dataset=InstructionDataset(train_data.usable, processor, features, args.seed),
         eval_dataset=InstructionDataset(eval_samples, processor, features, args.seed) if eval_samples else None,
         data_collator=Collator(processor),
         processing_class=processor,
@@ -111,7 +141,7 @@ def main():
     try:
         config = parse_run_config(sys.argv[1:])
         trainer = build_trainer(config)
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     train(trainer, config)
 

@@ -151,11 +151,11 @@ def test_rows_come_in_order_with_their_recordings_by_reference(kind, written):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_recordings_of_every_kind_are_learned_from(kind, written):
+def test_recordings_of_every_kind_are_learned_from(kind, written, tmp_path):
     model = tiny_model()
     processor = tiny_processor(model)
     samples = [Sample(row["audio"], ("say it .",), "yes") for row in written(kind).rows("train")]
-    features = FeatureCache(model, processor, batch_size=2)
+    features = FeatureCache(model, processor, tmp_path / "features", batch_size=2)
     features.add(sample.audio for sample in samples)
     checked = check_samples(samples, FilterRules(processor), workers=1)
     plain, cached = InstructionDataset(checked, processor)[1], InstructionDataset(checked, processor, features)[1]

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import json
 import math
 import multiprocessing
 import os
@@ -19,7 +18,8 @@ from tqdm.auto import tqdm
 
 from ...processing.audio_speechverse import MIN_RATE
 from .containers import find_damage
-from .recordings import Segment, audio_name, open_audio
+from .recording_memory import RecordingMemory, file_stamp
+from .recordings import Segment, open_audio
 
 
 BLOCK = 1 << 20  # frames decoded at a time: hours of audio need no more memory than a minute
@@ -75,7 +75,7 @@ def _damage_of_whole(audio) -> str | None:
     """What the container tells of the file that a segment is cut from; it is looked at once for all its segments."""
     if isinstance(audio, Segment):
         return _damage_of_whole(audio.audio)
-    if (stamp := _stamp(audio)) is not None:
+    if (stamp := file_stamp(audio)) is not None:
         return _known_damage(audio, *stamp)
     return _find_damage_of(audio)
 
@@ -151,45 +151,18 @@ class FactsCache:
     version = f"2, libsndfile {soundfile.__libsndfile_version__}"  # goes up when a recording is judged otherwise
 
     def __init__(self, file: str | Path | None):
-        self.file = None if file is None else Path(file)
-        self._facts: dict[str, list] = {}
-        if self.file is not None and self.file.is_file():
-            try:
-                stored = json.loads(self.file.read_text(encoding="utf-8"))
-                self._facts = stored["recordings"] if stored["version"] == self.version else {}
-            except (ValueError, KeyError, TypeError):
-                pass  # half a file, or another's: listening again is all that it costs
+        self._memory = RecordingMemory(file, self.version)
 
     def get(self, audio) -> RecordingFacts | None:
-        stored = self._facts.get(audio_name(audio))
-        return RecordingFacts(*stored[2:]) if stored and stored[:2] == _stamp(audio) else None
+        stored = self._memory.get(audio)
+        return None if stored is None else RecordingFacts(*stored)
 
     def put(self, audio, facts: RecordingFacts) -> None:
-        if self.file is not None and (stamp := _stamp(audio)):
-            self._facts[audio_name(audio)] = [*stamp, *facts]
+        self._memory.put(audio, [*facts])
 
     def save(self) -> None:
         """Writes the whole file or none."""
-        if self.file is None or not self._facts:
-            return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_name(f"{self.file.name}.{os.getpid()}.tmp")
-        part.write_text(json.dumps({"version": self.version, "recordings": self._facts}) + "\n", encoding="utf-8")
-        part.replace(self.file)
-
-
-def _stamp(audio) -> list[int] | None:
-    """Size and time of the file that a recording lies in; `None` where it lies in none, or there is no telling."""
-    if isinstance(audio, Segment):
-        return _stamp(audio.audio)
-    file = audio if isinstance(audio, str) else getattr(audio, "archive", None)
-    if table := getattr(audio, "table", None):
-        file = next((part["filename"] for part in table.cache_files), None)
-    try:
-        stat = os.stat(file) if file else None
-    except OSError:
-        return None
-    return stat and [stat.st_size, stat.st_mtime_ns]
+        self._memory.save()
 
 
 def available_cores() -> int:
