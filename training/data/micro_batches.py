@@ -44,7 +44,7 @@ class TokenCosts:
 
     def of_lengths(self, lengths: np.ndarray) -> np.ndarray:
         """Cost of samples by their lengths `(..., 3)`: audio, input and label tokens."""
-        return lengths @ np.array([self.audio, self.input, self.label])
+        return lengths @ np.array([self.audio, self.input, self.label], dtype=np.float64)
 
 
 def _num_weights(module: nn.Module) -> int:
@@ -54,9 +54,12 @@ def _num_weights(module: nn.Module) -> int:
 
 
 def cut_into_micro_batches(lengths: np.ndarray, number: int, costs: TokenCosts) -> list[list[int]]:
-    """Cuts a step's samples into exactly so many micro-batches, sorted by cost, so that the dearest is as cheap as possible.
+    """Cuts a step's samples into exactly so many micro-batches of like lengths and like cost.
 
-    Each is padded to its longest recording, input and answer. Where recordings are long it therefore has fewer samples.
+    Each is padded to its longest recording, input and answer, which go together loosely: a short recording may have a long
+    instruction. So the samples are cut in two again and again, each time sorted by that one of the three, or by their sum's cost,
+    that leaves the dearer part cheapest for the micro-batches it still becomes. Where samples are long there are fewer in a
+    micro-batch.
 
     Args:
         lengths (`np.ndarray` of shape `(num_samples, 3)`): audio tokens, input tokens and label tokens of each.
@@ -64,34 +67,39 @@ def cut_into_micro_batches(lengths: np.ndarray, number: int, costs: TokenCosts) 
         costs ([`TokenCosts`]): of a padded position.
 
     Returns:
-        the places of the samples, by micro-batch, the dearest samples first.
+        the places of the samples, by micro-batch, the dearest micro-batches first.
     """
-    order = np.argsort(-costs.of_lengths(lengths), kind="stable")
-    lengths = lengths[order]
-    low, high = float(costs.of_lengths(lengths).max()), float(len(lengths) * (costs.of_lengths(lengths.max(0))))
-    while high - low > 1e-3 * high:  # the least bound on a micro-batch's cost that the number suffices for
-        middle = (low + high) / 2
-        low, high = (low, middle) if len(_cut_below(lengths, middle, costs)) <= number else (middle, high)
-    sizes = _cut_below(lengths, high, costs)
-    while len(sizes) < number:  # halving never makes one dearer
-        largest = int(np.argmax(sizes))
-        sizes[largest : largest + 1] = [sizes[largest] - sizes[largest] // 2, sizes[largest] // 2]
-    ends = np.cumsum(sizes)
-    return [order[end - size : end].tolist() for size, end in zip(sizes, ends, strict=True)]
+    places = _cut(np.arange(len(lengths)), lengths, number, costs)
+    places.sort(key=lambda batch: -_padded_cost(lengths[batch], costs))
+    return [batch.tolist() for batch in places]
 
 
-def _cut_below(lengths: np.ndarray, bound: float, costs: TokenCosts) -> list[int]:
-    """Sizes of micro-batches, each as large as the bound on its cost allows."""
-    sizes, start = [], 0
-    while start < len(lengths):
-        padded = np.maximum.accumulate(lengths[start:], axis=0)
-        affordable = costs.of_lengths(padded) * np.arange(1, len(padded) + 1) <= bound
-        sizes.append(max(1, int(affordable.sum())))
-        start += sizes[-1]
-    return sizes
+def _cut(places: np.ndarray, lengths: np.ndarray, number: int, costs: TokenCosts) -> list[np.ndarray]:
+    if number == 1:
+        return [places]
+    first = number // 2
+    best_cost, best = np.inf, None
+    for keys in (costs.of_lengths(lengths[places]), *lengths[places].T):
+        order = places[np.lexsort((places, -keys))]
+        sizes = np.arange(first, len(order) - (number - first) + 1)  # of the first part: every micro-batch has a sample
+        before, behind = (_costs_up_to(lengths[part], costs) for part in (order, order[::-1]))
+        dearer = np.maximum(before[sizes - 1] / first, behind[len(order) - sizes - 1] / (number - first))
+        cut = int(np.argmin(dearer))
+        if dearer[cut] < best_cost:
+            best_cost, best = dearer[cut], (order[: sizes[cut]], order[sizes[cut] :])
+    return _cut(best[0], lengths, first, costs) + _cut(best[1], lengths, number - first, costs)
+
+
+def _costs_up_to(lengths: np.ndarray, costs: TokenCosts) -> np.ndarray:
+    """Padded cost of the first sample, of the first two, and so on."""
+    return costs.of_lengths(np.maximum.accumulate(lengths)) * np.arange(1, len(lengths) + 1)
+
+
+def _padded_cost(lengths: np.ndarray, costs: TokenCosts) -> float:
+    return len(lengths) * float(costs.of_lengths(lengths.max(0)))
 
 
 def padding_share(lengths: np.ndarray, micro_batches: list[list[int]], costs: TokenCosts) -> float:
     """The share of the cost of a step that goes into padding, 0 to 1."""
-    padded = sum(len(places) * float(costs.of_lengths(lengths[places].max(0))) for places in micro_batches)
+    padded = sum(_padded_cost(lengths[places], costs) for places in micro_batches)
     return 1 - float(costs.of_lengths(lengths).sum()) / padded
