@@ -65,8 +65,8 @@ class Stage:
     def __post_init__(self):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"stage {self.name!r} needs steps or epochs, one of them; until ends it earlier.")
-        if (self.steps if self.epochs is None else self.epochs) <= 0:
-            raise ValueError(f"stage {self.name!r} is to last {self.steps or self.epochs}; give more than 0.")
+        if (length := self.steps if self.epochs is None else self.epochs) <= 0:
+            raise ValueError(f"stage {self.name!r} is to last {length}; give more than 0.")
         if self.trains is not None and (not self.trains or set(self.trains) - set(PARTS)):
             raise ValueError(f"stage {self.name!r}: key trains is {self.trains}; it lists some of {', '.join(PARTS)}.")
         for key in ("learning_rate", "warmup_steps"):

@@ -81,7 +81,9 @@ def _cut(places: np.ndarray, lengths: np.ndarray, number: int, costs: TokenCosts
     best_cost, best = np.inf, None
     for keys in (costs.of_lengths(lengths[places]), *lengths[places].T):
         order = places[np.lexsort((places, -keys))]
-        sizes = np.arange(first, len(order) - (number - first) + 1)  # of the first part: every micro-batch has a sample
+        sizes = np.arange(
+            first, len(order) - (number - first) + 1
+        )  # of the first part: every micro-batch has a sample
         before, behind = (_costs_up_to(lengths[part], costs) for part in (order, order[::-1]))
         dearer = np.maximum(before[sizes - 1] / first, behind[len(order) - sizes - 1] / (number - first))
         cut = int(np.argmin(dearer))
