@@ -1,7 +1,9 @@
 """The card of a published checkpoint: what it is, where it came from, how to use it, how good it is."""
 
+import hashlib
 import json
 import shlex
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +15,15 @@ from speechverse.modeling_speechverse.base_checkpoints import find_named_base, f
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
+CARD = "README.md"
 UNKNOWN_LICENCE = "not recorded; see its own page"
+UNKNOWN_DATA_LICENCE = "one's own; not recorded"
+PICTURES = {"Loss": "loss.png", "How it was trained": "training.png"}
+HUB_TIMEOUT = 10  # s
+# The last line of every card that is written here, with a checksum of those above: whose card a file is can be told by it.
+SIGNATURE = (
+    "<!-- Written by SpeechVerse ({checksum}). Once it has been edited, training does not write over this card. -->"
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Base:
 
 def make_card(
     release: Path,
-    repo_id: str,
+    repo_id: str | None,
     model,
     processor,
     *,
@@ -54,7 +64,7 @@ def make_card(
 
     Args:
         release (`Path`): folder with the weights that are published.
-        repo_id (`str`): where they are published.
+        repo_id (`str`, *optional*): where they are published; `None`: nowhere yet, and they are used from their folder.
         model, processor: of the checkpoint; the model may be on the meta device.
         standalone (`bool`): whether the bases are published too.
         results, run (`dict`, *optional*): what is published of `results.json` and `run.json`.
@@ -76,8 +86,9 @@ def make_card(
     return ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
-        name=repo_id.split("/")[-1],
+        name=repo_id.split("/")[-1] if repo_id else release.resolve().name,
         repo_id=repo_id,
+        address=repo_id or ".",
         config=model.config,
         bases=[asdict(base) for base in bases],
         folders=[] if standalone else [base.id for base in bases if not base.on_hub],
@@ -85,7 +96,7 @@ def make_card(
         fingerprint=fingerprint(release),
         megabytes=sum(file.stat().st_size for file in release.glob("*.safetensors")) / 1e6,
         stored_dtype=_stored_dtype(release),
-        learned=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        learned=run["trainable_parameters"] if run else sum(p.numel() for p in model.parameters() if p.requires_grad),
         frame_rate=_projected_frame_rate(model),
         max_seconds=processor.max_audio_seconds,
         tasks=[[_cell(text) for text in (task.id, task.name, _labels(task), task.prompts[0])] for task in tasks],
@@ -94,9 +105,30 @@ def make_card(
         rows=[_result_cells(row) for row in results["results"]] if results else [],
         command=shlex.join(results["command"]) if results else None,
         run=run,
-        data=[_source_words(source) for source in run["config"]["train_data"]] if run else [],
-        has_loss_curve=(release / "loss.png").is_file(),
+        sources=dict.fromkeys(map(_source_words, run["config"]["train_data"])) if run else {},
+        machine=_machine_words(run["hardware"]) if run and "hardware" in run else None,
+        data=_data_rows(run["data"]) if run and "data" in run else [],
+        stages=[_stage_cells(stage) for stage in run.get("stages", ())] if run else [],
+        restricted=_restricted_corpora(run["data"]) if run and "data" in run else [],
+        pictures=[(words, name) for words, name in PICTURES.items() if (release / name).is_file()],
     )
+
+
+def save_card(card: ModelCard, folder: Path) -> None:
+    """Writes a card as the folder's `README.md`, signed."""
+    text = str(card).rstrip("\n")
+    signature = SIGNATURE.format(checksum=_checksum(text))
+    (folder / CARD).write_text(f"{text}\n{signature}\n", encoding="utf-8")
+
+
+def is_unedited(card: Path) -> bool:
+    """Whether a file is as [`save_card`] wrote it."""
+    text, _, signature = card.read_text(encoding="utf-8", errors="replace").rstrip("\n").rpartition("\n")
+    return signature == SIGNATURE.format(checksum=_checksum(text))
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _describe_bases(config) -> list[Base]:
@@ -133,7 +165,7 @@ def _licence_on_hub(base: dict) -> str:
     if not _is_hub_id(base["id"]):
         return UNKNOWN_LICENCE
     try:
-        card = HfApi().model_info(base["id"], revision=base["revision"]).card_data
+        card = HfApi().model_info(base["id"], revision=base["revision"], timeout=HUB_TIMEOUT).card_data
     except (httpx.HTTPError, OSError):  # the Hub does not have it, or cannot be reached
         return UNKNOWN_LICENCE
     return (card and card.license) or UNKNOWN_LICENCE
@@ -172,6 +204,53 @@ def _source_words(source: dict) -> str:
     """A source of training data, in words: what it is called, and which part of it was taken."""
     parts = [f"{name}: {value}" for name, value in source.items() if name not in ("instruction", "target") and value]
     return "; ".join(parts)
+
+
+def _machine_words(hardware: dict) -> str:
+    """What a run ran on: accelerators, or else the processor."""
+    gpus = [f"{gpu['name']} ({gpu['memory_gib']:g} GiB)" for gpu in hardware["gpus"]]
+    processes = f"{hardware['world_size']} process{'es' if hardware['world_size'] > 1 else ''}"
+    machine = ", ".join(f"{count} x {gpu}" for gpu, count in Counter(gpus).items())
+    return f"{processes} on " + (machine or f"{hardware['cpu']}, {hardware['cores']} cores")
+
+
+def _stage_cells(stage: dict) -> list[str]:
+    """What a stage taught, and when; stages that no run reached are told, too."""
+    reached = stage["first_step"] is not None
+    cells = [
+        stage["name"],
+        ", ".join(stage.get("trains") or ["-"]),
+        ", ".join(stage.get("tasks") or ["all"]),
+        str(stage["first_step"]) if reached else "never reached",
+        str(stage.get("steps", "-")),
+        stage.get("end") or "-",
+    ]
+    return [_cell(text) for text in cells]
+
+
+def _data_rows(data: dict) -> list[list[str]]:
+    """What was trained on, a row for each task of each corpus: place, task, samples, hours, licence."""
+    rows = []
+    for place, tasks in data["train"]["corpora"].items():
+        licence = _licence_at(place, data).get("licence", UNKNOWN_DATA_LICENCE)
+        for task, counts in tasks.items():
+            if counts["kept"]:
+                cells = [place, task, f"{counts['kept']:,}", f"{counts['hours']:.2f}", licence]
+                rows.append([_cell(text) for text in cells])
+    return rows
+
+
+def _restricted_corpora(data: dict) -> list[str]:
+    """The corpora that were trained on whose licence forbids commercial use."""
+    corpora = data["train"]["corpora"].items()
+    used = [_licence_at(place, data) for place, tasks in corpora if any(counts["kept"] for counts in tasks.values())]
+    names = [f"{facts['title']} ({facts['licence']})" for facts in used if not facts.get("permissive", True)]
+    return list(dict.fromkeys(names))
+
+
+def _licence_at(place: str, data: dict) -> dict:
+    """What is known of the corpus of a place such as `slurp/train`; nothing of a manifest."""
+    return data["licences"].get(place) or data["licences"].get(place.rpartition("/")[0]) or {}
 
 
 def _cell(text: str) -> str:

@@ -42,6 +42,7 @@ REPLACED_FILES = (
     "results.json",
     "run.json",
     "loss.png",
+    "training.png",
 )
 TEMPLATES_FOLDER = "additional_chat_templates/"  # the only folder that a processor writes
 RESUME_ADVICE = "What the Hub has received it keeps: give the command again."

@@ -1,5 +1,6 @@
 """What of a run's records is published: figures and settings, by name. Nothing goes out because nobody thought of it."""
 
+import re
 from collections import Counter
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -33,6 +34,26 @@ HYPER_PARAMETERS = (
     "gradient_checkpointing",
 )
 DATA = ("train_data", "eval_data")
+CURRICULUM = (
+    "name",
+    "tasks",
+    "trains",
+    "steps",
+    "epochs",
+    "until",
+    "learning_rate",
+    "warmup_steps",
+    "lr_scheduler_type",
+    "weights",
+)
+MIXTURE = ("temperature", "joint_share", "adaptive")
+VERSIONS = ("python", "speechverse", "torch", "transformers", "peft", "accelerate", "deepspeed", "datasets")
+HARDWARE = ("device", "gpus", "world_size", "cpu", "cores", "platform")
+GPU = ("name", "memory_gib")
+STAGE = ("name", "tasks", "trains", "first_step", "steps", "end")
+PART = ("samples", "kept", "hours")  # without labels and reasons, which may quote the data
+LICENCE = ("title", "licence", "permissive")
+MEASURES = ("samples", "seconds", "tokens")
 
 
 def public_results(results: dict) -> dict:
@@ -60,15 +81,26 @@ def public_results(results: dict) -> dict:
 
 
 def public_run(run: dict) -> dict:
-    """Of `run.json`: the hyper-parameters, which data, and the log.
+    """Of `run.json`: the hyper-parameters, which data and how much of them, the machine, the stages, and the log.
 
     Raises:
-        KeyError: if a field is missing.
+        KeyError: if a field is missing that every version wrote.
     """
     config = {name: run["config"][name] for name in HYPER_PARAMETERS}
     config |= {name: [_public_source(source) for source in run["config"][name]] for name in DATA}
-    names = ("fingerprint", "seed", "steps", "trainable_parameters", "torch", "log")
-    return {"config": config, **{name: run[name] for name in names}, **_earlier_fingerprint(run)}
+    if stages := run["config"].get("curriculum"):
+        config["curriculum"] = [_shorten_all(_select(stage, CURRICULUM)) for stage in stages]
+    if mixture := run["config"].get("mixture"):
+        config["mixture"] = _select(mixture, MIXTURE)
+    names = ("fingerprint", "seed", "steps", "trainable_parameters")
+    return {
+        "config": config,
+        **{name: run[name] for name in names},
+        **_select(run, ("data_seed", "train_runtime")),
+        **{name: make_public(run[name]) for name, make_public in PARTS_OF_RUN.items() if run.get(name)},
+        "log": [_public_log_entry(entry) for entry in run["log"]],
+        **_earlier_fingerprint(run),
+    }
 
 
 def shorten_path(word: str) -> str:
@@ -79,13 +111,21 @@ def shorten_path(word: str) -> str:
         return option + equals + PurePosixPath(value).name
     for flavour in (PurePosixPath, PureWindowsPath):
         if flavour(value).is_absolute():
-            return option + equals + flavour(value).name
+            return option + equals + (flavour(value).name or value)
     return word
+
+
+def shorten_paths(text: str) -> str:
+    """A text of which every absolute path is but its last part, be it the whole text or a word of it."""
+    whole = shorten_path(text)
+    return re.sub(r"[^\s()\[\]{}<>\"'`,;]+", lambda word: shorten_path(word[0]), text) if whole == text else whole
 
 
 def _count_reasons(skipped: list[dict] | dict[str, int]) -> dict[str, int]:
     """How many recordings were left out for each reason; a record that was published before says so itself."""
-    return skipped if isinstance(skipped, dict) else dict(Counter(row["reason"].split(":")[0] for row in skipped))
+    if isinstance(skipped, dict):
+        return skipped
+    return dict(Counter(shorten_paths(row["reason"].split(":")[0]) for row in skipped))
 
 
 def _earlier_fingerprint(record: dict) -> dict:
@@ -93,5 +133,52 @@ def _earlier_fingerprint(record: dict) -> dict:
 
 
 def _public_source(source: dict) -> dict:
-    """Where data came from, without this machine's paths."""
-    return source | {name: shorten_path(source[name]) for name in ("manifest", "corpus") if source.get(name)}
+    """Where data came from, without this machine's paths. What was asked and answered stays as it is: /th/ is no path."""
+    return {
+        name: value if name in ("instruction", "target") else _shorten_all(value) for name, value in source.items()
+    }
+
+
+def _shorten_all(value):
+    if isinstance(value, dict):
+        return {name: _shorten_all(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shorten_all(item) for item in value]
+    return shorten_paths(value) if isinstance(value, str) else value
+
+
+def _public_hardware(hardware: dict) -> dict:
+    return _select(hardware, HARDWARE) | {"gpus": [_select(gpu, GPU) for gpu in hardware["gpus"]]}
+
+
+def _public_data(data: dict) -> dict:
+    """Figures of each part, and of each task of a corpus in it; and the corpora's licences."""
+    parts = {part: _public_part(data[part]) for part in ("train", "eval") if part in data}
+    licences = {shorten_path(id): _shorten_all(_select(facts, LICENCE)) for id, facts in data["licences"].items()}
+    return {**parts, "licences": licences}
+
+
+def _public_part(counts: dict) -> dict:
+    corpora = {
+        shorten_path(place): {task: _select(facts, PART) for task, facts in tasks.items()}
+        for place, tasks in counts["corpora"].items()
+    }
+    return {**_select(counts, PART), "corpora": corpora}
+
+
+def _public_log_entry(entry: dict) -> dict:
+    """The figures of an entry; one that was not finite is `None`."""
+    return {name: value for name, value in entry.items() if value is None or isinstance(value, int | float)}
+
+
+def _select(record: dict, names: tuple[str, ...]) -> dict:
+    return {name: record[name] for name in names if name in record}
+
+
+PARTS_OF_RUN = {  # what later versions came to write, and what is published of it
+    "versions": lambda versions: _select(versions, VERSIONS),
+    "hardware": _public_hardware,
+    "stages": lambda stages: [_shorten_all(_select(stage, STAGE)) for stage in stages],
+    "data": _public_data,
+    "trained_on": lambda tasks: {task: _select(sums, MEASURES) for task, sums in tasks.items()},
+}

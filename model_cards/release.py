@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from transformers import GenerationConfig
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from speechverse import SpeechVerseConfig, SpeechVerseForConditionalGeneration, SpeechVerseProcessor
-from speechverse.model_cards.card import make_card
+from speechverse.model_cards.card import CARD, PICTURES, is_unedited, make_card, save_card
 from speechverse.model_cards.records import public_results, public_run
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
@@ -18,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"  # of evaluation/run.py
 RUN = "run.json"  # of training
-LOSS_CURVE = "loss.png"
 PROCESSOR_FILES = (PROCESSOR_NAME, "tokenizer_config.json", "tasks.json")
 
 
@@ -48,19 +48,25 @@ def write_release(
     model = _save_model(checkpoint, config, folder, dtype)
     _refuse_other_processor(checkpoint, model, processor)
     processor.save_pretrained(folder)
-    results, run = _read_record(checkpoint, RESULTS, public_results), _read_record(checkpoint, RUN, public_run)
+    results, run = read_record(checkpoint, RESULTS, public_results), read_record(checkpoint, RUN, public_run)
     published = fingerprint(folder)
     for name, record in ((RESULTS, results), (RUN, run)):
         if record is not None:
             # Where the weights were rounded, the record is of those before, and stands beside those after.
             record |= {"recorded_for": record.get("recorded_for", record["fingerprint"]), "fingerprint": published}
             (folder / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    if (checkpoint / LOSS_CURVE).is_file():
-        (folder / LOSS_CURVE).write_bytes((checkpoint / LOSS_CURVE).read_bytes())
+    for name in PICTURES.values():
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
     card = make_card(
         folder, repo_id, model, processor, standalone=standalone, results=results, run=run, license=license
     )
-    card.save(folder / "README.md")
+    save_card(card, folder)
+    if (checkpoint / CARD).is_file() and not is_unedited(checkpoint / CARD):
+        logger.warning(
+            f"What was written in {checkpoint / CARD} by hand is not published: the card is made anew from the records. "
+            "Edit it in the repository."
+        )
 
 
 def _refuse_incomplete(checkpoint: Path) -> None:
@@ -112,8 +118,17 @@ def _refuse_other_processor(checkpoint: Path, model, processor: SpeechVerseProce
             )
 
 
-def _read_record(checkpoint: Path, name: str, make_public) -> dict | None:
-    """What a run left about these very weights, as far as it is for others' eyes; `None` where it left nothing."""
+def read_record(checkpoint: Path, name: str, make_public) -> dict | None:
+    """What a run left about these very weights, as far as it is for others' eyes; `None` where it left nothing.
+
+    Args:
+        checkpoint (`Path`): folder with the weights.
+        name (`str`): of the record's file.
+        make_public: [`~records.public_results`] or [`~records.public_run`].
+
+    Raises:
+        ValueError: if the record is about other weights, or not such a record.
+    """
     file = checkpoint / name
     if not file.is_file():
         return None

@@ -139,6 +139,17 @@ class RunConfig:
     left_out: list[str]
     namespace: argparse.Namespace
 
+    def as_dict(self) -> dict:
+        """All of it but the tasks and the training arguments, as `run.json` keeps it."""
+        data = {name: getattr(self, name) for name in ("train_data", "eval_data", "test_data")}
+        return {
+            **dataclasses.asdict(self.model),
+            **{name: [dataclasses.asdict(source) for source in sources] for name, sources in data.items()},
+            "curriculum": None if self.stages is None else [dataclasses.asdict(stage) for stage in self.stages],
+            "mixture": dataclasses.asdict(self.mixture),
+            "left_out": self.left_out,
+        }
+
     def training_arguments(self) -> SpeechVerseTrainingArguments:
         """Makes the training arguments: after the model, since DeepSpeed ZeRO-3 takes hold of what is built later."""
         names = [f.name for f in dataclasses.fields(SpeechVerseTrainingArguments) if f.init]

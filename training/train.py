@@ -28,6 +28,7 @@ from speechverse.training.data.feature_cache import FeatureCache
 from speechverse.training.data.filters import FilterRules
 from speechverse.training.data.inspection import FactsCache
 from speechverse.training.data.report import CACHE_NAME, write_report
+from speechverse.training.data.run_sources import licences_of
 from speechverse.training.mixture import Mixture
 from speechverse.training.run_data import CheckedData, LoadedData
 from speechverse.training.trainer import SpeechVerseTrainer
@@ -89,7 +90,9 @@ def prepare_run(config: RunConfig) -> RunParts:
         cache = FactsCache(Path(args.output_dir) / CACHE_NAME)
         train_data, eval_data = train_data.check(rules, cache), eval_data.check(rules, cache)
     if args.process_index == 0:
-        write_report(args.output_dir, {"train": train_data.report, "eval": eval_data.report}, config.tasks)
+        parts = {"train": train_data.report, "eval": eval_data.report}
+        licences = licences_of(config.train_data + config.eval_data)
+        write_report(args.output_dir, parts, config.tasks, licences=licences)
     features = None
     if args.cache_features:
         model.to(args.device)
@@ -118,12 +121,10 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
 
 
 def train(trainer: SpeechVerseTrainer, config: RunConfig) -> None:
-    """Runs to the end; leaves a checkpoint, `run.json` and the loss curve in `output_dir`."""
+    """Runs to the end; leaves a checkpoint, `run.json`, pictures and a draft of the card in `output_dir`."""
     trainer.train(resume_from_checkpoint=_checkpoint_to_resume(trainer.args))
     trainer.save_model()
-    data = {"train_data": config.train_data, "eval_data": config.eval_data}
-    sources = {name: [dataclasses.asdict(source) for source in sources] for name, sources in data.items()}
-    trainer.leave_results({**dataclasses.asdict(config.model), **sources, **trainer.args.to_sanitized_dict()})
+    trainer.leave_results(config.as_dict() | trainer.args.to_sanitized_dict())
 
 
 def _checkpoint_to_resume(args) -> str | None:

@@ -1,6 +1,5 @@
 """The Hugging Face Trainer, for a model of which only the projector and LoRA learn, by stages, from a mixture of tasks."""
 
-import json
 import math
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalPrediction, IntervalStrategy, SaveStrategy
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..modeling_speechverse.base_checkpoints import fingerprint
+from ..model_cards.draft import write_draft
 from .arguments import REFUSED_PUSH
 from .callbacks.curriculum import CurriculumCallback
 from .callbacks.mixture import MixtureCallback
@@ -21,7 +20,8 @@ from .data.micro_batches import TokenCosts
 from .data.sampler import MixtureBatchSampler, StepPlanner
 from .mixture import Mixture, MixtureDataset
 from .parts import GradientGates, part_of
-from .plots import draw_loss_curve
+from .plots import save_plots
+from .run_record import describe_run, write_run_record
 from .stage_schedule import StageSchedule
 from .task_losses import TaskLosses, sample_losses, task_name
 
@@ -254,25 +254,18 @@ class SpeechVerseTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def leave_results(self, config: dict) -> None:
-        """Writes what a run leaves next to its checkpoint: `run.json` and the loss curve.
+        """Writes what a run leaves next to its checkpoint: `run.json`, `loss.png`, `training.png` and a draft of its card.
 
         Args:
-            config (`dict`): how the run was configured.
+            config (`dict`): how the run was configured, as `training/train.py` says it.
         """
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
-        results = {
-            "config": config,
-            "fingerprint": fingerprint(folder),  # of the weights that all this is about
-            "seed": self.args.seed,
-            "steps": self.state.global_step,
-            "trainable_parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "torch": torch.__version__,
-            "log": self.state.log_history,
-        }
-        (folder / "run.json").write_text(json.dumps(results, indent=2, default=str) + "\n", encoding="utf-8")
-        draw_loss_curve(self.state.log_history, folder / "loss.png")
+        stages = self.curriculum.record(self.state.global_step)
+        write_run_record(describe_run(self, config, stages), folder)
+        save_plots(self.state.log_history, stages, folder)
+        write_draft(folder, self.model, self.processing_class)
 
 
 class PassesOverData(TrainerCallback):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from tiny_models import noise, save_bases, tiny_model, tiny_processor
+from tiny_models import noise, tiny_model, tiny_processor
 
-from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor, Task, TaskBank
+from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor
 from speechverse.model_cards import publish
-from speechverse.model_cards.records import HYPER_PARAMETERS
+from speechverse.model_cards.records import shorten_paths
 from speechverse.model_cards.release import write_release
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
@@ -30,70 +30,6 @@ CODE = {
     "processing_speechverse.py",
     "tasks_speechverse.py",
 }
-TASKS = TaskBank([Task("er", "emotion-recognition", "Emotion", ["which colour ?"], {"red": "", "blue": ""})])
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    return save_bases(tmp_path_factory.mktemp("bases"))
-
-
-@pytest.fixture
-def checkpoint(bases, tmp_path):
-    """A run's folder, with what a run leaves beside its checkpoint."""
-    folder = tmp_path / "run"
-    torch.manual_seed(0)
-    model = SpeechVerseForConditionalGeneration.from_foundations(*map(str, bases), lora_rank=2)
-    model.save_pretrained(folder)
-    SpeechVerseProcessor.for_model(model, TASKS).save_pretrained(folder)
-    source = {
-        "manifest": str(tmp_path / "secret-client" / "calls.jsonl"),
-        "where": {"split": "train"},
-        "task": None,
-        "instruction": ["/th/ or /s/: which | sound?"],
-        "target": "$text",
-    }
-    config = dict.fromkeys(HYPER_PARAMETERS, "None") | {
-        "learning_rate": 1e-3,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
-        "output_dir": str(folder),
-        "hub_token": "secret-token",
-        "fsdp_config": f"{{'file': '{folder}/secret.json'}}",
-        "train_data": [source],
-        "eval_data": [],
-    }
-    run = {
-        "config": config,
-        "fingerprint": fingerprint(folder),
-        "seed": 0,
-        "steps": 7,
-        "trainable_parameters": 1234,
-        "torch": "2",
-        "log": [{"loss": 0.5, "step": 7}],
-    }
-    (folder / "run.json").write_text(json.dumps(run))
-    row = {
-        "instruction": "/th/ or /s/: which | sound?",
-        "samples": 10,
-        "skipped": [{"audio": f"{folder}/secret-jane.wav", "reason": "unreadable: secret-jane.wav"}],
-        "accuracy": 0.8,
-        "uar": 0.75,
-        "source": source,
-    }
-    results = {
-        "results": [row],
-        "fingerprint": fingerprint(folder),
-        "date": "2026-01-02",
-        "command": ["python", "evaluation/run.py", f"--model={folder}", "--out", "/home/secret/a b"],
-        "hardware": "2 CPU cores",
-        "versions": {"torch": "2"},
-    }
-    (folder / "results.json").write_text(json.dumps(results))
-    (folder / "answers.jsonl").write_text('{"audio": "secret-jane.wav"}\n')
-    (folder / "optimizer.pt").write_bytes(b"pickle")
-    (folder / "checkpoint-7").mkdir()
-    return folder
 
 
 def release(checkpoint, tmp_path, **arguments):
@@ -114,6 +50,57 @@ def test_it_is_complete_and_nothing_else(checkpoint, tmp_path):
     assert (
         json.loads((folder / "results.json").read_text())["results"][0]["instruction"] == "/th/ or /s/: which | sound?"
     )
+
+
+def test_record_is_published_but_for_what_may_quote_the_data_or_the_machine(checkpoint, tmp_path):
+    run = json.loads((release(checkpoint, tmp_path) / "run.json").read_text())
+    _, own = run["config"]["train_data"]
+    assert own["corpus"] == "own.yaml" and own["exclude"] == {
+        "corpus": "other.yaml",
+        "split": "test",
+        "column": "text",
+    }
+    assert run["config"]["curriculum"] == [{"name": "all", "steps": 7, "until": {"patience": 2, "task": None}}]
+    assert run["config"]["mixture"] == {"temperature": 2.0, "adaptive": None}
+    assert run["versions"] == {"python": "3.12.1", "torch": "2"}
+    assert run["hardware"]["gpus"] == [{"name": "Some GPU", "memory_gib": 79.2}] * 2
+    assert run["hardware"]["world_size"] == 2 and "host" not in run["hardware"]
+    assert [(stage["name"], stage["end"]) for stage in run["stages"]] == [("projector | ASR", "length"), ("all", None)]
+    assert run["data"]["train"]["corpora"]["own/train"] == {"er": {"kept": 20, "hours": 0.15}}
+    assert run["data"]["licences"]["own"]["title"] == "Calls (from calls)"
+    assert run["trained_on"] == {"er": {"samples": 56, "seconds": 99.5, "tokens": 112}}
+    assert run["log"] == [{"loss": 0.5, "grad_norm": None, "step": 7}]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/jane doe/a b.wav", "a b.wav"),
+        (r"C:\Users\jane\a.wav", "a.wav"),
+        ("see (/home/jane/LICENCE), or ~/more", "see (LICENCE), or more"),
+        ("MIT / CC0, https://example.org/terms", "MIT / CC0, https://example.org/terms"),
+    ],
+)
+def test_paths_in_texts_are_shortened(text, expected):
+    assert shorten_paths(text) == expected
+
+
+def test_record_of_an_earlier_version_is_published(checkpoint, tmp_path):
+    run = json.loads((checkpoint / "run.json").read_text())
+    for name in ("versions", "hardware", "data_seed", "train_runtime", "stages", "data", "trained_on"):
+        del run[name]
+    (checkpoint / "run.json").write_text(json.dumps(run))
+    assert "7 steps, seed 0, 1,234 parameters" in (release(checkpoint, tmp_path) / "README.md").read_text()
+
+
+def test_pictures_are_published_and_shown(checkpoint, tmp_path):
+    for name in ("loss.png", "training.png", "lengths.png"):
+        (checkpoint / name).write_bytes(name.encode())
+    folder = release(checkpoint, tmp_path)
+    assert (folder / "training.png").read_bytes() == b"training.png" and (folder / "loss.png").is_file()
+    assert not (folder / "lengths.png").exists()
+    card = (folder / "README.md").read_text()
+    assert "](loss.png)" in card and "](training.png)" in card
 
 
 def test_the_bases_need_not_be_there_and_the_answers_are_the_same(checkpoint, bases, tmp_path, monkeypatch):
@@ -152,6 +139,14 @@ def test_card_says_what_it_is(checkpoint, bases, tmp_path):
     assert "- manifest: calls.jsonl; where: {'split': 'train'}" in card.text
     assert "| `er` | emotion-recognition | red, blue | which colour ? |" in card.text
     assert "7 steps, seed 0, 1,234 parameters" in card.text
+    assert "2 processes on 2 x Some GPU (79.2 GiB)" in card.text and "python 3.12.1, torch 2" in card.text
+    assert "| own/train | er | 20 | 0.15 | CC-BY-NC-4.0 |" in card.text
+    assert "| manifest | no task | 10 | 0.10 | one's own; not recorded |" in card.text
+    assert "30 samples in all, 0.25 h" in card.text and "3 were left out" in card.text
+    assert r"| projector \| ASR | projector | asr | 0 | 7 | length |" in card.text
+    assert "| all | lora | all | never reached | 0 | - |" in card.text
+    assert "forbids commercial use, which may bind it too: Calls (from calls) (CC-BY-NC-4.0)." in card.text
+    assert "draft" not in card.text  # it has results
 
 
 def test_hub_bases_are_linked(checkpoint, tmp_path):

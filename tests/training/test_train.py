@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import noise
 from transformers import pipeline
 
 import speechverse  # noqa: F401  registers the pipeline
+from speechverse.model_cards.card import is_unedited
+from speechverse.model_cards.release import write_release
 from speechverse.training.arguments import parse_run_config
 from speechverse.training.train import build_trainer, main, train
 
@@ -115,15 +118,61 @@ def test_launched_run_leaves_a_model_that_answers(finished, environment, monkeyp
     assert isinstance(ask(recording, max_new_tokens=5)["answer"], str)  # the tasks travelled along
 
 
-def test_run_leaves_its_record_and_the_loss_curve(finished):
+def test_run_leaves_its_record_and_its_pictures(finished):
     record = json.loads((finished / "run.json").read_text())
     config = record["config"]
     assert (config["audio_base"], config["learning_rate"], record["steps"]) == ("tiny-wavlm", 0.01, 6)
     assert config["train_data"][0]["manifest"] == "$CORPUS/manifest.jsonl" and config["train_data"][0]["task"] == "asr"
     assert record["trainable_parameters"] == sum(t.numel() for t in load_file(finished / "model.safetensors").values())
     assert len(logged(finished, "loss")) == 6 and len(logged(finished, "eval_loss")) == 2
-    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert list(finished.glob("**/events.out.tfevents.*"))  # TensorBoard's
+    assert record["data"]["train"]["kept"] == 12 and record["data"]["eval"]["kept"] == 3
+    assert record["versions"]["torch"] == torch.__version__ and record["hardware"]["world_size"] == 1
+    assert record["train_runtime"] > 0
+    for name in ("loss.png", "training.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_has_every_figure_of_the_log(finished):
+    (events,) = finished.glob("**/events.out.tfevents.*")
+    reader = EventAccumulator(str(events.parent))
+    reader.Reload()
+    for entry in json.loads((finished / "run.json").read_text())["log"]:
+        for key, value in entry.items():
+            if key != "step":
+                name = f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
+                written = {event.step: event.value for event in reader.Scalars(name)}
+                assert written[entry["step"]] == pytest.approx(value), name
+
+
+def test_run_leaves_a_draft_of_its_card_and_can_be_published(finished, environment, tmp_path):
+    draft = (finished / "README.md").read_text(encoding="utf-8")
+    assert is_unedited(finished / "README.md")
+    assert "This card is a draft" in draft and "6 steps" in draft and "](loss.png)" in draft
+    assert "| manifest | asr | 6 |" in draft and "| manifest | no task | 6 |" in draft
+    write_release(finished, tmp_path, repo_id="org/colours", license="mit")
+    released = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert {"README.md", "run.json", "loss.png", "training.png"} <= released.keys()
+    assert "data_report.json" not in released and b'model="org/colours"' in released["README.md"]
+    private = [str(finished), environment["CORPUS"], environment["SPEECHVERSE_FOUNDATIONS"]]
+    for name, content in [*released.items(), ("the draft", draft.encode())]:
+        assert not [word for word in private if word.encode() in content], name
+
+
+def test_stages_are_recorded(environment, tmp_path, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    align = "{name: align, tasks: [asr], trains: [projector], steps: 2}"
+    (tmp_path / "run.yaml").write_text(CONFIG + f"curriculum: [{align}, {{name: everything, steps: 4}}]\n")
+    options = ["--output_dir", str(tmp_path / "run"), "--report_to", "none", "--eval_strategy", "no"]
+    config = parse_run_config([str(tmp_path / "run.yaml"), *options])
+    train(build_trainer(config), config)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [(stage["name"], stage["first_step"]) for stage in record["stages"]] == [("align", 0), ("everything", 2)]
+    assert [stage["name"] for stage in record["config"]["curriculum"]] == ["align", "everything"]
+    assert record["config"]["mixture"]["temperature"] == 1
+    samples = {task: sums["samples"] for task, sums in record["trained_on"].items()}
+    assert sum(samples.values()) == 6 * 4 and samples["asr"] >= 2 * 4
+    assert "| align | projector | asr | 0 | 2 | length |" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_run_leaves_no_pickle_but_to_resume(finished):

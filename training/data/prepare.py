@@ -30,7 +30,7 @@ from speechverse.training.data.filters import FilterRules, check_samples
 from speechverse.training.data.inspection import FactsCache
 from speechverse.training.data.length_plot import draw_lengths
 from speechverse.training.data.report import CACHE_NAME, DataPart, format_report, write_report
-from speechverse.training.data.run_sources import CorpusSource, load_source
+from speechverse.training.data.run_sources import CorpusSource, licences_of, load_source
 
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,8 @@ def prepare(
             part.checked += checked
         parts[name] = part
 
-    report = write_report(folder, parts, tasks, problems=problems, not_counted=why_not)
+    licences = licences_of(config.train_data + config.eval_data)
+    report = write_report(folder, parts, tasks, licences=licences, problems=problems, not_counted=why_not)
     kept = [one for part in parts.values() for one in part.kept]
     draw_lengths(kept, folder / "lengths.png")
     print(format_report(report, list(parts)))

@@ -144,6 +144,15 @@ def leave_out(sources: list, licences: str) -> tuple[list, list[str]]:
     return kept, list(dict.fromkeys(left_out))
 
 
+def licences_of(sources: list) -> dict[str, dict]:
+    """Id -> `title`, `licence` and `permissive` of every corpus among the sources. Manifests are one's own and have none."""
+    corpora = [load_corpus(source.corpus) for source in sources if isinstance(source, CorpusSource)]
+    return {
+        corpus.id: {"title": corpus.title, "licence": corpus.licence, "permissive": corpus.permissive}
+        for corpus in corpora
+    }
+
+
 def load_source(source: ManifestSource | CorpusSource, bank) -> tuple[list[Sample], list[dict]]:
     """The samples of a source, and its rows that gave none, as `{"audio", "reason", "corpus", "split", "task"}`.
 
