@@ -1,5 +1,7 @@
 """The parts of the model that can learn: which parameters they are, and how one is kept from learning for a while."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
@@ -44,3 +46,12 @@ class GradientGates:
 
     def _pass(self, gradient: torch.Tensor, part: str) -> torch.Tensor:
         return gradient if self._open[part] else torch.zeros_like(gradient)
+
+
+def gathered(parameter: nn.Parameter):
+    """A context in which a parameter is whole, also where ZeRO-3 has spread it over the ranks; all of them must enter it."""
+    if not hasattr(parameter, "ds_id"):
+        return nullcontext()
+    from deepspeed.zero import GatheredParameters
+
+    return GatheredParameters([parameter])

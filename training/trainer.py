@@ -19,7 +19,7 @@ from .data.draws import StepDraws
 from .data.micro_batches import TokenCosts
 from .data.sampler import MixtureBatchSampler, StepPlanner
 from .mixture import Mixture, MixtureDataset
-from .parts import GradientGates, part_of
+from .parts import GradientGates, gathered, part_of
 from .plots import save_plots
 from .run_record import describe_run, write_run_record
 from .stage_schedule import StageSchedule
@@ -224,8 +224,16 @@ class SpeechVerseTrainer(Trainer):
             logs |= {f"learning_rate_{part}": self.learning_rate(part, step) for part in self.gates.parts}
             losses = self.task_losses.take(lambda sums: self.accelerator.reduce(sums, "sum"))
             logs |= {f"loss_{task}": loss for task, loss in losses.items()}
-            logs |= self.mixture_callback.take_counts()
+            logs |= self.mixture_callback.take_counts() | self._layer_weights()
         super().log(logs, start_time)
+
+    def _layer_weights(self) -> dict[str, float]:
+        """The learned layer mix, if the model has one."""
+        if self.model.config.layer_mix != "learned":
+            return {}
+        weights = self.model.multi_modal_projector.layer_mix.weights
+        with gathered(weights):
+            return {f"layer_mix_{layer}": weight for layer, weight in enumerate(weights.tolist())}
 
     def _determine_best_metric(self, metrics, trial) -> bool:
         """The Trainer's, in the last stage alone: before it, other tasks were learned."""

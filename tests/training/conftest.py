@@ -5,6 +5,7 @@ import json
 import pytest
 import soundfile
 from tiny_models import noise, save_bases
+from tiny_trainer import tiny_trainer
 
 from speechverse import TaskBank
 from speechverse.processing.tasks_speechverse import Task
@@ -41,6 +42,16 @@ def foundations(tmp_path_factory):
 @pytest.fixture
 def tasks():
     return TaskBank([Task(id="colour", name="colour-naming", tag="C", prompts=["which colour ?", "say it ."])])
+
+
+@pytest.fixture
+def make_trainer(manifest, foundations, tasks, tmp_path):
+    """A trainer on eight recordings and fresh tiny bases; always the same one for the same arguments."""
+
+    def make(text="t5", folder="run", model_arguments=None, **arguments):
+        return tiny_trainer(manifest, foundations, tmp_path / folder, tasks, text, model_arguments, **arguments)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -3,59 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_trainer import learned, losses_of
 
-from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor
-from speechverse.training.arguments import SpeechVerseTrainingArguments
-from speechverse.training.data.dataset import Collator, InstructionDataset
-from speechverse.training.data.filters import FilterRules, check_samples
-from speechverse.training.data.manifest import ManifestSource, load_samples
-from speechverse.training.trainer import SpeechVerseTrainer
-
-
-WORDINGS = ["which colour ?", "say it .", "what is said ?"]
-
-
-@pytest.fixture
-def make_trainer(manifest, foundations, tasks, tmp_path):
-    """A trainer on eight recordings and fresh tiny bases; always the same one for the same arguments."""
-
-    def make(text="t5", folder="run", model_arguments=None, **arguments):
-        torch.manual_seed(0)
-        bases = foundations / "tiny-wavlm", foundations / f"tiny-{text}"
-        model_arguments = {"lora_rank": 2} | (model_arguments or {})
-        model = SpeechVerseForConditionalGeneration.from_foundations(*bases, **model_arguments)
-        processor = SpeechVerseProcessor.for_model(model, tasks)
-        samples = load_samples(ManifestSource(str(manifest), instruction=WORDINGS, target="$answer"), tasks)
-        checked = check_samples(samples, FilterRules(processor), workers=1)
-        settings = {
-            "per_device_train_batch_size": 4,
-            "learning_rate": 1e-2,
-            "lora_learning_rate": 1e-2,
-            "warmup_steps": 0,
-            "logging_steps": 1,
-            "report_to": "none",
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "use_cpu": True,
-        }
-        return SpeechVerseTrainer(
-            model=model,
-            args=SpeechVerseTrainingArguments(output_dir=str(tmp_path / folder), **settings | arguments),
-            train_dataset=InstructionDataset(checked, processor),
-            eval_dataset=InstructionDataset(checked[:3], processor),
-            data_collator=Collator(processor),
-            processing_class=processor,
-        )
-
-    return make
-
-
-def learned(trainer) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
-
-
-def losses_of(trainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+from speechverse import SpeechVerseForConditionalGeneration
+from speechverse.training.data.dataset import InstructionDataset
 
 
 def test_trainer_pushes_nothing(make_trainer, hub, hub_in_process):
