@@ -352,20 +352,7 @@ class AdapterCheckpointMixin:
             raise ValueError(f"{adapter_name!r} cannot name an adapter: a name is not empty and has no dot.")
         if adapter_name in self._lora_configs:
             raise ValueError(f"There is an adapter {adapter_name!r} already; call the new one something else.")
-        config = type(self.config).from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if config.standalone:
-            raise ValueError(f"{pretrained_model_name_or_path} is a whole model, not an adapter: use from_pretrained.")
-        if not (config.freeze_audio_tower and self.config.freeze_audio_tower):
-            raise ValueError(
-                "An adapter that comes with a trained encoder of its own cannot share one: use from_pretrained."
-            )
-        for field in ("projector_kernel_sizes", "projector_strides", "layer_mix"):
-            ours, theirs = getattr(self.config, field), getattr(config, field)
-            if ours != theirs:
-                raise ValueError(f"{pretrained_model_name_or_path} has {field}={theirs}, this model {ours}.")
-        for ours, theirs in ((self.config.audio_base, config.audio_base), (self.config.text_base, config.text_base)):
-            if (ours or {}).get("fingerprint") != theirs["fingerprint"]:
-                _warn_of_other_base(theirs, (ours or {}).get("fingerprint"))
+        config = self._config_of_fitting_adapter(pretrained_model_name_or_path, **kwargs)
         weights_file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **kwargs)
 
         previous = self._active_adapter
@@ -382,6 +369,47 @@ class AdapterCheckpointMixin:
             self.set_adapter(previous)
             self.delete_adapter(adapter_name)
             raise
+
+    def start_from_adapter(self, pretrained_model_name_or_path, **kwargs):
+        """Fills the active adapter with the weights of another checkpoint's, to go on training from there.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): an adapter-only checkpoint on the same bases.
+            **kwargs: as in [`~AdapterCheckpointMixin.load_adapter`].
+
+        Raises:
+            ValueError: if it is another kind of adapter. A base with another fingerprint warns.
+        """
+        config = self._config_of_fitting_adapter(pretrained_model_name_or_path, **kwargs)
+        ours, theirs = (
+            LoraConfig(**c).to_dict() if c else None for c in (self.config.lora_config, config.lora_config)
+        )
+        if ours != theirs:
+            differing = sorted(key for key in (ours or theirs) if not (ours and theirs) or ours[key] != theirs[key])
+            raise ValueError(f"{pretrained_model_name_or_path} has another LoRA: {', '.join(differing)} differ.")
+        self._load_adapter_weights(cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **kwargs))
+
+    def _config_of_fitting_adapter(self, pretrained_model_name_or_path, **kwargs):
+        """The configuration of another checkpoint, if its adapter could be this model's, but for LoRA.
+
+        Raises:
+            ValueError: if it could not.
+        """
+        config = type(self.config).from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if config.standalone:
+            raise ValueError(f"{pretrained_model_name_or_path} is a whole model, not an adapter: use from_pretrained.")
+        if not (config.freeze_audio_tower and self.config.freeze_audio_tower):
+            raise ValueError(
+                "An adapter that comes with a trained encoder of its own cannot share one: use from_pretrained."
+            )
+        for field in ("projector_kernel_sizes", "projector_strides", "layer_mix"):
+            ours, theirs = getattr(self.config, field), getattr(config, field)
+            if ours != theirs:
+                raise ValueError(f"{pretrained_model_name_or_path} has {field}={theirs}, this model {ours}.")
+        for ours, theirs in ((self.config.audio_base, config.audio_base), (self.config.text_base, config.text_base)):
+            if (ours or {}).get("fingerprint") != theirs["fingerprint"]:
+                _warn_of_other_base(theirs, (ours or {}).get("fingerprint"))
+        return config
 
     def set_adapter(self, adapter_name: str):
         """Makes one of the loaded adapters the active one: its projector, its LoRA.

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class ModelArguments:
         audio_base (`str`): Hub id, folder, or name in `$SPEECHVERSE_FOUNDATIONS` of the speech encoder.
         text_base (`str`): the same for the LLM.
         layer_mix (`str`, *optional*, defaults to `"last"`): `last` or `learned`.
+        adapter (`str`, *optional*): checkpoint folder or Hub id whose projector and LoRA are started from; all else has to be as
+            it was for it. By default they start from scratch.
         lora_rank (`int`, *optional*, defaults to 16): 0 leaves LoRA out.
         lora_alpha (`int`, *optional*, defaults to twice the rank): LoRA's scale is alpha / rank.
         lora_dropout (`float`, *optional*, defaults to 0): dropout before LoRA's A.
@@ -45,6 +48,7 @@ class ModelArguments:
 
     audio_base: str | None = None
     text_base: str | None = None
+    adapter: str | None = None
     layer_mix: str = "last"
     lora_rank: int = 16
     lora_alpha: int | None = None
@@ -72,6 +76,8 @@ class SpeechVerseTrainingArguments(TrainingArguments):
             projector's.
         audio_tower_learning_rate (`float`, *optional*): peak learning rate of the encoder; needed where
             `freeze_audio_tower` is false. A pretrained encoder wants far less than the projector.
+        effective_batch_size (`int`, *optional*): samples of an optimizer step on all ranks together; in place of
+            `gradient_accumulation_steps`, which follows from it.
         cache_features (`bool`, *optional*, defaults to `False`): encode every recording once, before training, and keep
             that on disk, for this run and for later ones.
         feature_cache_dir (`str`, *optional*, defaults to `speechverse/features` in `$HF_HOME`): where; an hour of speech
@@ -81,6 +87,7 @@ class SpeechVerseTrainingArguments(TrainingArguments):
 
     lora_learning_rate: float | None = None
     audio_tower_learning_rate: float | None = None
+    effective_batch_size: int | None = None
     cache_features: bool = False
     feature_cache_dir: str | None = None
     # What a run should do unless told otherwise.
@@ -105,6 +112,8 @@ class SpeechVerseTrainingArguments(TrainingArguments):
             raise ValueError(REFUSED_PUSH)
         default = Path(constants.HF_HOME) / "speechverse" / "features"
         self.feature_cache_dir = expand_variables(self.feature_cache_dir or str(default))
+        if self.effective_batch_size is not None:
+            self.gradient_accumulation_steps = self._accumulation_steps()
         self.use_cpu = self.use_cpu or torch.accelerator.current_accelerator(check_available=True) is None
         super().__post_init__()
 
@@ -112,6 +121,18 @@ class SpeechVerseTrainingArguments(TrainingArguments):
     def autocast_dtype(self) -> torch.dtype | None:
         """What the forward pass computes in, where it runs under autocast."""
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
+
+    def _accumulation_steps(self) -> int:
+        ranks = int(
+            os.environ.get("WORLD_SIZE", 1)
+        )  # every launcher sets it, and DeepSpeed wants to know before we are told
+        at_once = self.per_device_train_batch_size * ranks
+        if self.effective_batch_size % at_once:
+            raise ValueError(
+                f"effective_batch_size is {self.effective_batch_size}, no multiple of per_device_train_batch_size "
+                f"{self.per_device_train_batch_size} times {ranks} ranks."
+            )
+        return self.effective_batch_size // at_once
 
 
 @dataclass(frozen=True)

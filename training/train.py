@@ -38,14 +38,23 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(arguments: ModelArguments) -> speechverse.SpeechVerseForConditionalGeneration:
-    """Joins the bases that the configuration names."""
+    """Joins the bases that the configuration names, and loads the adapter that it starts from.
+
+    Raises:
+        FileNotFoundError: if a base or the adapter is not there.
+        ValueError: if the adapter is not of this model.
+    """
     values = dataclasses.asdict(arguments)
+    adapter = values.pop("adapter")
     targets = values.pop("lora_target_modules")
     if targets == ["all-linear"]:
         targets = "all-linear"
-    return speechverse.SpeechVerseForConditionalGeneration.from_foundations(
+    model = speechverse.SpeechVerseForConditionalGeneration.from_foundations(
         values.pop("audio_base"), values.pop("text_base"), lora_target_modules=targets, **values
     )
+    if adapter is not None:
+        model.start_from_adapter(adapter)
+    return model
 
 
 class RunParts(NamedTuple):

@@ -219,6 +219,20 @@ def test_bfloat16_bases_with_float32_adapter(bases):
 # Checkpoints
 
 
+def test_training_starts_from_another_adapter(bases, tmp_path):
+    trained = learn_something(from_tiny_foundations())
+    trained.save_pretrained(tmp_path)
+    model = from_tiny_foundations()
+    model.start_from_adapter(tmp_path)
+    expected = dict(trained.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, expected[name]) and parameter.requires_grad == expected[name].requires_grad, name
+    with pytest.raises(ValueError, match="has another LoRA: lora_alpha, r differ"):
+        from_tiny_foundations(lora_rank=3).start_from_adapter(tmp_path)
+    with pytest.raises(ValueError, match="has projector_strides="):
+        from_tiny_foundations(projector_strides=[1, 2]).start_from_adapter(tmp_path)
+
+
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSpeechSeq2Seq, AutoModelForMultimodalLM])
 def test_auto_classes_load_an_adapter(auto_class, bases, tmp_path):
     model = learn_something(from_tiny_foundations())

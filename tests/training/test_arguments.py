@@ -152,7 +152,8 @@ def test_unknown_command_line_argument_is_refused(parse, capsys):
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_configuration_parses(file, monkeypatch, tmp_path):
     monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
-    config = parse_run_config([str(file), "--output_dir", str(tmp_path / "run")])
+    encoder = ["--audio_base", "encoder-of-25-hz"] if "give --audio_base" in file.read_text() else []
+    config = parse_run_config([str(file), "--output_dir", str(tmp_path / "run"), *encoder])
     for source in config.train_data + config.eval_data + config.test_data:
         if not isinstance(source, ManifestSource):
             continue  # a corpus was looked up in parsing
@@ -165,3 +166,43 @@ def test_shipped_configuration_parses(file, monkeypatch, tmp_path):
 
 def test_there_are_shipped_configurations():
     assert SHIPPED
+
+
+PAPER = {  # Table of hyper-parameters: rank, effective batch, learning rate, warm-up, strides
+    "multitask_wlm": (16, 768, 1e-3, 100, [2, 2]),
+    "multitask_brq": (16, 2048, 5e-3, 50_000, [2, 1]),
+    **{f"task_ft_{task}": (8, 768, 1e-3, 100, [2, 2]) for task in "asr st ic_sf kwe_kws er_asc sc ac sns".split()},
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_configurations_of_the_paper_have_its_hyper_parameters(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
+    file = SHIPPED[0].parent / f"{name}.yaml"
+    config = parse_run_config([str(file), "--audio_base", "any", "--bf16", "false", "--output_dir", str(tmp_path)])
+    args = config.training_arguments()
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    found = config.model.lora_rank, batch, args.learning_rate, args.warmup_steps, config.model.projector_strides
+    assert found == PAPER[name]
+    assert config.model.layer_mix == ("learned" if name == "multitask_brq" else "last")
+    assert config.stages[-1].until.patience == 5 and args.eval_strategy == "epoch"
+    assert config.model.adapter == (
+        None if name in ("task_ft_asr", "multitask_wlm", "multitask_brq") else "runs/task_ft_asr"
+    )
+    if name.startswith("multitask"):
+        assert [(stage.tasks, stage.trains) for stage in config.stages] == [
+            (["asr"], ["projector"]),
+            (["asr"], None),
+            (None, None),
+        ]
+
+
+def test_accumulation_follows_from_the_effective_batch(parse, monkeypatch):
+    config = parse(NEEDED + "effective_batch_size: 24\nper_device_train_batch_size: 4\nuse_cpu: true\n")
+    args = config.training_arguments()
+    assert args.gradient_accumulation_steps == 6
+    monkeypatch.setenv("WORLD_SIZE", "3")  # as a launcher does
+    assert args._accumulation_steps() == 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="is 24, no multiple of per_device_train_batch_size 4 times 4 ranks"):
+        config.training_arguments()
