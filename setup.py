@@ -64,6 +64,7 @@ setup(
         "console_scripts": [
             "speechverse-evaluate = speechverse.evaluation.run:main",
             "speechverse-train = speechverse.training.train:main",
+            "speechverse-cache = speechverse.training.cache_features:main",
             "speechverse-publish = speechverse.model_cards.publish:main",
             "speechverse-foundations = speechverse.training.foundations:main",
             "speechverse-sentences = speechverse.training.data.sentences:main",

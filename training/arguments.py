@@ -79,10 +79,10 @@ class SpeechVerseTrainingArguments(TrainingArguments):
         effective_batch_size (`int`, *optional*): samples of an optimizer step on all ranks together; in place of
             `gradient_accumulation_steps`, which follows from it.
         cache_features (`bool`, *optional*, defaults to `False`): encode every recording once, before training, and keep
-            that on disk, for this run and for later ones.
+            what the encoder gives on disk, for this run and for later ones.
         feature_cache_dir (`str`, *optional*, defaults to `speechverse/features` in `$HF_HOME`): where; an hour of speech
             takes 360 MB at 50 Hz and a width of 1,024. `$NAME` stands for an environment variable. Runs may share it, and
-            the ranks of a run have to. It may be deleted at any time between runs.
+            the ranks of a run have to; between runs it may be deleted.
     """
 
     lora_learning_rate: float | None = None
@@ -110,12 +110,21 @@ class SpeechVerseTrainingArguments(TrainingArguments):
             raise ValueError("label_smoothing_factor is not supported: the loss is made by the model.")
         if self.push_to_hub:
             raise ValueError(REFUSED_PUSH)
-        default = Path(constants.HF_HOME) / "speechverse" / "features"
-        self.feature_cache_dir = expand_variables(self.feature_cache_dir or str(default))
         if self.effective_batch_size is not None:
             self.gradient_accumulation_steps = self._accumulation_steps()
         self.use_cpu = self.use_cpu or torch.accelerator.current_accelerator(check_available=True) is None
         super().__post_init__()
+
+    @property
+    def feature_cache_folder(self) -> Path:
+        """`feature_cache_dir`, or its default.
+
+        Raises:
+            ValueError: if it has an environment variable that is not set.
+        """
+        if self.feature_cache_dir is None:
+            return Path(constants.HF_HOME) / "speechverse" / "features"
+        return Path(expand_variables(self.feature_cache_dir))
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:

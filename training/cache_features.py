@@ -2,8 +2,9 @@
 
     accelerate launch training/cache_features.py CONFIG.yaml [--key value ...]
 
-It takes what training/train.py takes, and leaves the encoder's output in `feature_cache_dir`, where that finds it with
-`cache_features: true`. It can be stopped and started again at any time; several ranks share the work.
+It takes what training/train.py takes, and checks its data in the same way. What the encoder makes of them is kept in
+`feature_cache_dir`, where a run with `cache_features: true` finds it. It can be killed and started again at any time, and
+several ranks share the work.
 """
 
 import logging

@@ -105,7 +105,13 @@ def prepare_run(config: RunConfig) -> RunParts:
     features = None
     if args.cache_features:
         model.to(args.device)
-        features = FeatureCache(model, processor, args.feature_cache_dir, autocast_dtype=args.autocast_dtype)
+        features = FeatureCache(
+            model,
+            processor,
+            args.feature_cache_folder,
+            autocast_dtype=args.autocast_dtype,
+            num_workers=args.dataloader_num_workers,
+        )
         features.add(one.sample.audio for data in (train_data, eval_data) for one in data.usable)
     logger.info(f"{len(train_data.usable)} training and {len(eval_data.usable)} validation samples")
     return RunParts(model, processor, args, train_data, eval_data, features)

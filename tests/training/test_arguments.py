@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from speechverse.training.arguments import SpeechVerseTrainingArguments, parse_run_config
 from speechverse.training.data.manifest import ManifestSource, expand_variables
@@ -56,6 +57,23 @@ def test_defaults_are_speechverses_own(parse):
     args = parse(NEEDED).training_arguments()
     assert (args.learning_rate, args.lora_learning_rate, args.lr_scheduler_type) == (1e-3, None, "cosine")
     assert args.remove_unused_columns is False and args.cache_features is False
+
+
+def test_features_are_kept_where_the_configuration_says(parse, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HOME", "/home/of/hf")
+    assert parse(NEEDED).training_arguments().feature_cache_folder == Path("/home/of/hf/speechverse/features")
+    args = parse(NEEDED + "feature_cache_dir: $SCRATCH/features").training_arguments()
+    with pytest.raises(ValueError, match="SCRATCH/features: an environment variable in this path is not set"):
+        args.feature_cache_folder  # noqa: B018
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    assert args.feature_cache_folder == Path("/scratch/features")
+    assert args.feature_cache_dir == "$SCRATCH/features"  # run.json names no folder of this machine
+
+
+def test_features_are_computed_in_the_precision_of_training(parse):
+    precisions = {"": None, "bf16: true": torch.bfloat16, "fp16: true": torch.float16}
+    for line, dtype in precisions.items():
+        assert parse(f"{NEEDED}{line}\n").training_arguments().autocast_dtype == dtype
 
 
 TASK = "id: {0}\nname: {0}-detection\ntag: {0}\nprompts: ['Is there {0}?']\n"

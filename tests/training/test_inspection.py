@@ -249,7 +249,7 @@ def test_cache_is_saved_on_the_way(files, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(inspection, "SAVE_EVERY", 40)
     cache = FactsCache(tmp_path / "recordings.json")
-    monkeypatch.setattr(cache, "save", lambda: saved.append(len(cache._facts)))
+    monkeypatch.setattr(cache, "save", lambda: saved.append(len(cache._values)))
     there = [file for index, file in enumerate(files) if index % 7]
     inspect_recordings(there, workers=1, cache=cache)
     assert saved == [40, 80, 120, len(there)]

@@ -18,6 +18,7 @@ from transformers import pipeline
 import speechverse  # noqa: F401  registers the pipeline
 from speechverse.model_cards.card import is_unedited
 from speechverse.model_cards.release import write_release
+from speechverse.modeling_speechverse.audio_encoders import Wav2Vec2Family
 from speechverse.training.arguments import parse_run_config
 from speechverse.training.train import build_trainer, main, train
 
@@ -194,9 +195,18 @@ def test_resuming_without_a_checkpoint_starts_anew(finished, train_here, tmp_pat
     assert logged(tmp_path / "new", "loss") == pytest.approx(logged(finished, "loss")[:1], abs=1e-5)
 
 
-def test_cached_features_train_the_same_model(finished, train_here, tmp_path):
-    train_here(tmp_path, "--cache_features", "true")
-    assert logged(tmp_path, "loss") == pytest.approx(logged(finished, "loss"), rel=2e-3)
+def test_cache_that_two_ranks_filled_trains_the_same_model(
+    finished, environment, config_file, train_here, tmp_path, monkeypatch
+):
+    folders = {"--feature_cache_dir": tmp_path / "features", "--output_dir": tmp_path / "run"}
+    options = [word for option in folders.items() for word in option]
+    run_process([*TORCHRUN, SCRIPT.with_name("cache_features.py"), config_file, *options], environment)
+    indices = list(tmp_path.glob("features/*/*/*.index"))
+    keys = [line.split()[0] for index in indices for line in index.read_text().splitlines()]
+    assert len(indices) == 2 and len(keys) == len(set(keys)) == 7  # the recordings that the configuration names
+    monkeypatch.setattr(Wav2Vec2Family, "run", lambda *args: pytest.fail("the encoder runs"))
+    train_here(tmp_path / "run", "--cache_features", "true", "--feature_cache_dir", str(tmp_path / "features"))
+    assert logged(tmp_path / "run", "loss") == pytest.approx(logged(finished, "loss"), rel=2e-3)
 
 
 def test_two_ranks_make_the_steps_of_one_with_the_same_global_batch(environment, config_file, train_here, tmp_path):

@@ -11,7 +11,7 @@ import torch
 
 
 class StoredFeatures(NamedTuple):
-    """Where the features of a recording are.
+    """Where the features of one key are.
 
     Args:
         part (`str`): name of the part.
@@ -28,10 +28,10 @@ class StoredFeatures(NamedTuple):
 class FeatureStore:
     """Keeps features `(frames, width)` in bf16 by key, in a folder that any number of processes use at once.
 
-    Each process that adds something writes a part of its own: `PART.bf16` holds the rows of all its features, and
-    `PART.index` says in a line for each of them: key, first row, number of rows, CRC-32 in hex. A line is written when its
-    rows are on the disk, and counts when it is whole: whoever is killed leaves at most rows that nobody looks for. A part
-    is never written to again by another process.
+    Every process that adds something writes a part of its own: `PART.bf16` holds the rows of all its features, and
+    `PART.index` a line for each of them: key, first row, number of rows, CRC-32 in hex. A line is written when its rows are
+    on the disk, and counts when it is whole: whoever is killed leaves at most rows that nothing points to. No process adds
+    to a part that another one has begun.
 
     Args:
         folder (`str` or `Path`): the folder; it is made when something is added.
@@ -42,9 +42,9 @@ class FeatureStore:
         self.folder = Path(folder)
         self.width = width
         self._entries: dict[str, StoredFeatures] = {}
-        self._num_indexed: dict[str, int] = {}  # bytes of each part's index that have been read
+        self._num_read: dict[str, int] = {}  # bytes of every part's index that are known
         self._rows: dict[str, np.ndarray] = {}  # of the parts that have been opened
-        self._writer: _PartWriter | None = None
+        self._own_part: str | None = None
         self.refresh()
 
     def __contains__(self, key: str) -> bool:
@@ -63,96 +63,82 @@ class FeatureStore:
         entry = self._entries[key]
         rows = self._mapped_rows(entry)[entry.start : entry.start + entry.frames].copy()
         if len(rows) < entry.frames or zlib.crc32(rows) != entry.checksum:
-            raise ValueError(
-                f"{self._rows_file(entry.part)} is damaged: delete it, and what it held is encoded anew by the next run."
-            )
+            file = self._rows_file(entry.part)
+            raise ValueError(f"{file} is damaged: delete it, and the next run encodes anew what was in it.")
         return torch.from_numpy(rows).view(torch.bfloat16)
 
     def add(self, features: dict[str, torch.Tensor]) -> None:
-        """Writes features, by key. When this returns, they survive whatever happens to the process.
+        """Writes features `(frames, width)` by key. When it returns, they outlive the process, however that ends.
 
         Raises:
             OSError: if they cannot be written; those of earlier calls are kept.
         """
-        if self._writer is None:
-            self._writer = _PartWriter(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._own_part is None:
+            self._own_part = uuid.uuid4().hex
         try:
-            self._entries |= self._writer.write(features)
-        except OSError:
-            self._writer = None  # what it has begun is nobody's
+            self._entries |= self._append(self._own_part, features)
+        except BaseException:
+            self._own_part = None  # which may end with half a row, or half a line
             raise
+
+    def _append(self, part: str, features: dict[str, torch.Tensor]) -> dict[str, StoredFeatures]:
+        entries = {}
+        with self._rows_file(part).open("ab") as stream:
+            start = stream.tell() // self._row_bytes
+            for key, tensor in features.items():
+                rows = tensor.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy()
+                stream.write(rows)
+                entries[key] = StoredFeatures(part, start, len(rows), zlib.crc32(rows))
+                start += len(rows)
+            stream.flush()
+            os.fsync(stream.fileno())
+        lines = [f"{key} {entry.start} {entry.frames} {entry.checksum:08x}\n" for key, entry in entries.items()]
+        with (self.folder / f"{part}.index").open("ab") as stream:
+            stream.write("".join(lines).encode())
+        return entries
 
     def refresh(self) -> None:
         """Looks for what other processes have added."""
         for index in sorted(self.folder.glob("*.index")):
             self._read_index(index)
 
-    def _read_index(self, file: Path) -> None:
-        part, position = file.stem, self._num_indexed.get(file.stem, 0)
-        with file.open("rb") as stream:
-            stream.seek(position)
+    def _read_index(self, index: Path) -> None:
+        part = index.stem
+        with index.open("rb") as stream:
+            stream.seek(self._num_read.get(part, 0))
             lines = stream.read().split(b"\n")[:-1]  # what follows the last line feed is not whole
-        rows_file = self._rows_file(part)
-        num_rows = rows_file.stat().st_size // (2 * self.width) if rows_file.is_file() else 0
+        num_rows = self._count_rows(part)
         for line in lines:
-            key, entry = _parse(line, part)
-            if entry is None:
-                break
-            if entry.start + entry.frames <= num_rows:  # else somebody has cut the file off
+            try:
+                key, start, frames, checksum = line.decode("ascii").split(" ")
+                entry = StoredFeatures(part, int(start), int(frames), int(checksum, 16))
+            except ValueError:
+                break  # not one of our lines: after a power failure a file may end with zeros
+            if entry.start + entry.frames <= num_rows:  # else the file of the rows was cut off
                 self._entries.setdefault(key, entry)
-            position += len(line) + 1
-        self._num_indexed[part] = position
+            self._num_read[part] = self._num_read.get(part, 0) + len(line) + 1
 
     def _mapped_rows(self, entry: StoredFeatures) -> np.ndarray:
         rows = self._rows.get(entry.part)
-        if rows is None or len(rows) < entry.start + entry.frames:  # it has grown since
-            file = self._rows_file(entry.part)
-            num_rows = file.stat().st_size // (2 * self.width)
-            rows = np.memmap(file, dtype=np.int16, mode="r", shape=(num_rows, self.width))  # numpy knows no bf16
+        if rows is None or len(rows) < entry.start + entry.frames:  # the part has grown since
+            shape = (self._count_rows(entry.part), self.width)
+            rows = np.memmap(self._rows_file(entry.part), np.int16, mode="r", shape=shape)  # numpy knows no bf16
             self._rows[entry.part] = rows
         return rows
+
+    def _count_rows(self, part: str) -> int:
+        """Whole rows that a part holds."""
+        file = self._rows_file(part)
+        return file.stat().st_size // self._row_bytes if file.is_file() else 0
 
     def _rows_file(self, part: str) -> Path:
         return self.folder / f"{part}.bf16"
 
+    @property
+    def _row_bytes(self) -> int:
+        return 2 * self.width
+
     def __getstate__(self) -> dict:
-        """For a data loader's worker, which opens the files itself, and adds nothing to them."""
-        return self.__dict__ | {"_rows": {}, "_writer": None}
-
-
-class _PartWriter:
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.part = uuid.uuid4().hex
-        self.num_rows = 0
-        self.rows = (folder / f"{self.part}.bf16").open("xb", buffering=0)
-        self.index = (folder / f"{self.part}.index").open("xb", buffering=0)
-
-    def write(self, features: dict[str, torch.Tensor]) -> dict[str, StoredFeatures]:
-        entries, start = {}, self.num_rows
-        for key, tensor in features.items():
-            content = tensor.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy()
-            _write_all(self.rows, content)
-            entries[key] = StoredFeatures(self.part, start, len(content), zlib.crc32(content))
-            start += len(content)
-        os.fsync(self.rows.fileno())
-        lines = [f"{key} {entry.start} {entry.frames} {entry.checksum:08x}\n" for key, entry in entries.items()]
-        _write_all(self.index, "".join(lines).encode())
-        self.num_rows = start
-        return entries
-
-
-def _write_all(stream, content) -> None:
-    """A raw file may take less than it is given, where the disk is nearly full; then it raises."""
-    rest = memoryview(content).cast("B")
-    while rest:
-        rest = rest[stream.write(rest) :]
-
-
-def _parse(line: bytes, part: str) -> tuple[str, StoredFeatures | None]:
-    """An index's line; no entry where it is not one."""
-    try:
-        key, start, frames, checksum = line.decode("ascii").split(" ")
-        return key, StoredFeatures(part, int(start), int(frames), int(checksum, 16))
-    except ValueError:
-        return "", None
+        """For another process, which maps the files itself and adds to none of ours."""
+        return self.__dict__ | {"_rows": {}, "_own_part": None}

@@ -141,7 +141,7 @@ def _not_finite() -> RecordingFacts:
     return RecordingFacts("not finite: NaN or infinite samples")
 
 
-class FactsCache:
+class FactsCache(RecordingMemory):
     """Remembers in a JSON file what was heard in recordings that have not changed since, by size and time.
 
     Args:
@@ -151,18 +151,11 @@ class FactsCache:
     version = f"2, libsndfile {soundfile.__libsndfile_version__}"  # goes up when a recording is judged otherwise
 
     def __init__(self, file: str | Path | None):
-        self._memory = RecordingMemory(file, self.version)
+        super().__init__(file, self.version)
 
     def get(self, audio) -> RecordingFacts | None:
-        stored = self._memory.get(audio)
-        return None if stored is None else RecordingFacts(*stored)
-
-    def put(self, audio, facts: RecordingFacts) -> None:
-        self._memory.put(audio, [*facts])
-
-    def save(self) -> None:
-        """Writes the whole file or none."""
-        self._memory.save()
+        values = super().get(audio)
+        return None if values is None else RecordingFacts(*values)
 
 
 def available_cores() -> int:

@@ -1,4 +1,4 @@
-"""What a recording is known by, wherever it lies: the SHA-256 of its bytes."""
+"""What a recording is known by, whatever it is called and wherever it lies: the SHA-256 of its bytes."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +19,11 @@ BLOCK = 1 << 20  # bytes read at a time
 def digest_recordings(audios: list, memory: str | Path | None = None, show_progress: bool = True) -> list[str]:
     """The SHA-256 of each recording's bytes, in hex.
 
-    A stretch of a longer recording is known by the digest of the whole, and its times; an array by its samples and rate.
+    A stretch of a longer recording is known by the whole one and its times; an array by its samples and their rate.
 
     Args:
         audios (`list`): paths or [`Recording`]s.
-        memory (`str` or `Path`, *optional*): a JSON file that remembers those of files that have not changed since.
+        memory (`str` or `Path`, *optional*): a JSON file that remembers the digests of files that do not change.
         show_progress (`bool`, *optional*, defaults to `True`): with a bar.
 
     Raises:
@@ -34,13 +34,14 @@ def digest_recordings(audios: list, memory: str | Path | None = None, show_progr
     digests = {audio: known[0] for audio in wholes if (known := memory.get(audio))}
     new = [audio for audio in wholes if audio not in digests]
     show_progress = show_progress and bool(new)
-    with ThreadPoolExecutor(available_cores()) as pool:  # hashing holds no lock
-        found = pool.map(_digest, new)
-        for audio, digest in zip(
-            new, tqdm(found, "Hashing recordings", len(new), disable=not (show_progress and new))
-        ):
+    with (
+        ThreadPoolExecutor(available_cores()) as pool,  # threads: hashing and reading leave the interpreter to others
+        tqdm(total=len(new), desc="Hashing recordings", unit="clip", disable=not show_progress) as progress,
+    ):
+        for audio, digest in zip(new, pool.map(_digest, new), strict=True):
             digests[audio] = digest
             memory.put(audio, [digest])
+            progress.update()
     if new:
         memory.save()
     return [_digest_of_stretch(audio, digests) for audio in audios]

@@ -8,11 +8,11 @@ from .recordings import Segment, audio_name
 
 
 class RecordingMemory:
-    """Remembers a list of JSON values for each recording that lies in a file, by the file's path, size and time.
+    """Remembers JSON values of each recording that lies in a file, by that file's path, size and time.
 
     Args:
-        file (`str` or `Path`, *optional*): where; `None` remembers nothing.
-        version (`str`): of what is remembered: what another version has left there counts for nothing.
+        file (`str` or `Path`, *optional*): a JSON file; `None` remembers nothing.
+        version (`str`): of what is remembered: what another version has left in the file counts for nothing.
     """
 
     def __init__(self, file: str | Path | None, version: str):
@@ -25,12 +25,13 @@ class RecordingMemory:
         stored = self._values.get(_place(audio))
         return stored[2:] if stored and stored[:2] == file_stamp(audio) else None
 
-    def put(self, audio, values: list) -> None:
+    def put(self, audio, values) -> None:
+        """Remembers a list of values, if the recording lies in a file."""
         if self.file is not None and (stamp := file_stamp(audio)):
             self._values[_place(audio)] = [*stamp, *values]
 
     def save(self) -> None:
-        """Writes the whole file or none. What others have written there since is kept."""
+        """Writes the whole file or none. What another process has written there since is kept."""
         if self.file is None or not self._values:
             return
         self._values = self._read() | self._values
@@ -67,6 +68,6 @@ def _file_of(audio) -> str | None:
 
 
 def _place(audio) -> str:
-    """Tells recordings of all corpora apart, whatever folder they are looked at from."""
+    """Tells recordings apart, whatever corpora they are of and whatever folder they are looked at from."""
     file = os.path.abspath(_file_of(audio) or "")
     return file if isinstance(audio, str) else f"{file}, {audio_name(audio)}"
