@@ -10,6 +10,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import pytest
 import soundfile
 import torch
@@ -23,7 +24,7 @@ from speechverse.training.data.feature_cache import FeatureCache
 from speechverse.training.data.filters import FilterRules, check_samples
 from speechverse.training.data.manifest import ManifestSource, load_samples
 from speechverse.training.data.recording_digests import digest_recordings
-from speechverse.training.data.recordings import EncodedAudio, Segment, TarMember
+from speechverse.training.data.recordings import EncodedAudio, Segment, TableCell, TarMember
 
 
 WORDINGS = ("which colour ?", "say it .", "what is said ?")
@@ -231,15 +232,20 @@ def test_every_kind_of_recording_is_known_by_its_bytes(model, processor, files, 
         TarMember(str(tmp_path / "a.tar"), "inside.wav", offset, len(content)),
         EncodedAudio("", content),
         EncodedAudio("the same", content),
+        TableCell("row 0", datasets.Dataset.from_list([{"audio": {"bytes": content, "path": None}}]), 0, "audio"),
     ]
     cache = FeatureCache(model, processor, tmp_path)
     cache.add(whole)
     assert sum(extracted.values()) == 1
     assert all(torch.equal(cache[audio], cache[files[6]]) for audio in whole)
 
+    namesake = EncodedAudio("", encoded("wav", noise(0.4)))
+    cache.add([namesake])
+    assert sum(extracted.values()) == 2 and len(cache[namesake]) < len(cache[files[6]])
+
     stretches = [Segment(audio, 0.1, 0.5) for audio in whole[:2]]
     cache.add([*stretches, Segment(files[6], 0.1, 0.6)])
-    assert sum(extracted.values()) == 3
+    assert sum(extracted.values()) == 4
     wave, rate = soundfile.read(files[6], dtype="float32")
     expected = encode_alone(model, processor, {"array": wave[1600:8000], "sampling_rate": rate})
     for stretch in stretches:

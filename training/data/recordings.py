@@ -96,12 +96,12 @@ class EncodedAudio:
     """The bytes of an audio file themselves: what a stream gives, once.
 
     Args:
-        name (`str`): unique in the corpus.
+        name (`str`): what the corpus calls it, which may be nothing.
         content (`bytes`): of an audio file.
     """
 
     name: str
-    content: bytes = field(compare=False, repr=False)
+    content: bytes = field(repr=False)  # compared, too: names need not be unique
 
     @property
     def size(self) -> float:
