@@ -56,6 +56,8 @@ class SpeechVerseTrainer(Trainer):
 
     def _plan_training(self, stages: list[Stage] | None, mixture: Mixture | None) -> None:
         args, dataset = self.args, self.train_dataset
+        if args.ignore_data_skip:
+            raise ValueError("ignore_data_skip is not supported: what was taken already is skipped without being read.")
         if "audio_tower" in self.gates.parts and args.audio_tower_learning_rate is None:
             raise ValueError("freeze_audio_tower is false: set audio_tower_learning_rate, far below learning_rate.")
         stages = stages or default_stages([()], args.num_train_epochs, args.max_steps_given)

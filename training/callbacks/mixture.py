@@ -48,12 +48,7 @@ class MixtureCallback(TrainerCallback, ExportableState):
         self._planned[step] = planned
 
     def on_step_end(self, args, state, control, **kwargs):
-        step = state.global_step - 1
-        planned = self._planned.pop(step)
-        for skipped in [
-            earlier for earlier in self._planned if earlier < step
-        ]:  # which a resumed run had taken before
-            del self._planned[skipped]
+        planned = self._planned.pop(state.global_step - 1)
         self._paddings.append(planned.padding)
         for draw in (draw for batch in planned.micro_batches for draw in batch):
             checked = self.dataset.checked[draw.index]

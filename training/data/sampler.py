@@ -88,9 +88,11 @@ class MixtureBatchSampler(Sampler[list[Draw]]):
         return self.steps_per_round * self.planner.num_micro_batches // self.world_size
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        first = self.current_step() // self.steps_per_round * self.steps_per_round
-        last_step = self.planner.draws.curriculum.max_steps
-        for step in range(first, min(first + self.steps_per_round, last_step)):
+        current = self.current_step()
+        first = current // self.steps_per_round * self.steps_per_round
+        # Where a run is resumed within a round, the Trainer skips what was taken already: there is no need to plan it.
+        yield from [[]] * ((current - first) * self.planner.num_micro_batches // self.world_size)
+        for step in range(current, min(first + self.steps_per_round, self.planner.draws.curriculum.max_steps)):
             planned = self.planner.plan(step)
             self.on_plan(step, planned)
             yield from planned.micro_batches[self.rank :: self.world_size]
