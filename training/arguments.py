@@ -24,6 +24,14 @@ TASKS_FOLDER = Path(__file__).parent.parent / "processing" / "tasks"
 # The Trainer would send the whole output folder: private paths, the host's name, and the Hub token within a pickle.
 REFUSED_PUSH = "push_to_hub is not supported: publish a finished run with speechverse-publish."
 
+# The Trainer's arguments that would contradict how a run is planned here.
+UNSUPPORTED = {
+    "auto_find_batch_size": "all steps are planned before the first one",
+    "ignore_data_skip": "what was taken already is skipped without being read",
+    "label_smoothing_factor": "the loss is made by the model",
+    "restore_callback_states_from_checkpoint": "the callbacks restore themselves",
+}
+
 
 @dataclass
 class ModelArguments:
@@ -83,6 +91,8 @@ class SpeechVerseTrainingArguments(TrainingArguments):
         feature_cache_dir (`str`, *optional*, defaults to `speechverse/features` in `$HF_HOME`): where; an hour of speech
             takes 360 MB at 50 Hz and a width of 1,024. `$NAME` stands for an environment variable. Runs may share it, and
             the ranks of a run have to; between runs it may be deleted.
+        gradient_guard_factor (`float`, *optional*, defaults to 10): an update is skipped whose gradient norm is above
+            this many times the median of the latest; see [`GradientGuard`]. 0 skips only what is not finite.
     """
 
     lora_learning_rate: float | None = None
@@ -90,6 +100,7 @@ class SpeechVerseTrainingArguments(TrainingArguments):
     effective_batch_size: int | None = None
     cache_features: bool = False
     feature_cache_dir: str | None = None
+    gradient_guard_factor: float = 10.0
     # What a run should do unless told otherwise.
     output_dir: str = "runs/speechverse"
     learning_rate: float = 1e-3
@@ -106,12 +117,17 @@ class SpeechVerseTrainingArguments(TrainingArguments):
         return self.max_steps if self.max_steps > 0 else None
 
     def __post_init__(self):
-        if self.label_smoothing_factor:  # the Trainer would take the labels away from a model that needs them
-            raise ValueError("label_smoothing_factor is not supported: the loss is made by the model.")
         if self.push_to_hub:
             raise ValueError(REFUSED_PUSH)
+        for name, reason in UNSUPPORTED.items():
+            if getattr(self, name):
+                raise ValueError(f"{name} is not supported: {reason}.")
         if self.effective_batch_size is not None:
             self.gradient_accumulation_steps = self._accumulation_steps()
+        if self.gradient_guard_factor != 0 and not self.gradient_guard_factor > 1:
+            raise ValueError(
+                f"gradient_guard_factor is {self.gradient_guard_factor}; it is above 1, or 0 for no bound."
+            )
         self.use_cpu = self.use_cpu or torch.accelerator.current_accelerator(check_available=True) is None
         super().__post_init__()
 

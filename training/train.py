@@ -22,6 +22,8 @@ from speechverse.training.arguments import (
     SpeechVerseTrainingArguments,
     parse_run_config,
 )
+from speechverse.training.callbacks.gradient_guard import TrainingDiverged
+from speechverse.training.checkpoint_writing import CheckpointWriteError
 from speechverse.training.curriculum import default_stages
 from speechverse.training.data.dataset import Collator, InstructionDataset
 from speechverse.training.data.feature_cache import FeatureCache
@@ -159,7 +161,10 @@ def main():
         trainer = build_trainer(config)
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    train(trainer, config)
+    try:
+        train(trainer, config)
+    except (CheckpointWriteError, TrainingDiverged) as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -13,12 +13,17 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from ..model_cards.draft import write_draft
 from .arguments import REFUSED_PUSH
 from .callbacks.curriculum import CurriculumCallback
+from .callbacks.gradient_guard import GradientGuard
 from .callbacks.mixture import MixtureCallback
+from .callbacks.preemption import PreemptionCallback
+from .callbacks.stopping import StoppingCallback
+from .checkpoint_writing import AtomicCheckpointsMixin
 from .curriculum import Stage, default_stages, plan_curriculum
 from .data.draws import StepDraws
 from .data.micro_batches import TokenCosts
 from .data.sampler import MixtureBatchSampler, StepPlanner
 from .mixture import Mixture, MixtureDataset
+from .out_of_memory import out_of_memory_advice
 from .parts import GradientGates, gathered, part_of
 from .plots import save_plots
 from .run_record import describe_run, write_run_record
@@ -26,7 +31,7 @@ from .stage_schedule import StageSchedule
 from .task_losses import TaskLosses, sample_losses, task_name
 
 
-class SpeechVerseTrainer(Trainer):
+class SpeechVerseTrainer(AtomicCheckpointsMixin, Trainer):
     """Trains a [`SpeechVerseForConditionalGeneration`].
 
     The parameter groups `projector` and `lora` (and `audio_tower`, where it learns) have a peak learning rate each;
@@ -35,6 +40,8 @@ class SpeechVerseTrainer(Trainer):
 
     What the Trainer calls an epoch is a round here: what lies between two evaluations, where the curriculum and the mixture
     decide how to go on. The `epoch` of its logs counts passes over the data.
+
+    SIGTERM ends a run with a checkpoint ([`PreemptionCallback`]), and so do gradients that go on exploding ([`GradientGuard`]).
 
     Args:
         train_dataset ([`InstructionDataset`]): the samples.
@@ -47,6 +54,8 @@ class SpeechVerseTrainer(Trainer):
     def __init__(self, *args, stages: list[Stage] | None = None, mixture: Mixture | None = None, **kwargs):
         super().__init__(*args, compute_metrics=self._losses_by_task, **kwargs)
         self.gates = GradientGates(self.model)
+        self.preemption = PreemptionCallback()
+        self.gradient_guard = GradientGuard(self.args.gradient_guard_factor)
         self.task_losses = None
         self._samples = []  # of the micro-batch that is trained on
         if self.train_dataset is not None:
@@ -56,8 +65,6 @@ class SpeechVerseTrainer(Trainer):
 
     def _plan_training(self, stages: list[Stage] | None, mixture: Mixture | None) -> None:
         args, dataset = self.args, self.train_dataset
-        if args.ignore_data_skip:
-            raise ValueError("ignore_data_skip is not supported: what was taken already is skipped without being read.")
         if "audio_tower" in self.gates.parts and args.audio_tower_learning_rate is None:
             raise ValueError("freeze_audio_tower is false: set audio_tower_learning_rate, far below learning_rate.")
         stages = stages or default_stages([()], args.num_train_epochs, args.max_steps_given)
@@ -85,9 +92,15 @@ class SpeechVerseTrainer(Trainer):
         self.planner = StepPlanner(draws, dataset, costs, args.gradient_accumulation_steps * args.world_size)
         self.steps_per_round = self._steps_per_round()
         self.mixture_callback = MixtureCallback(self.mixture, dataset, self.steps_per_round)
-        self.add_callback(self.mixture_callback)
-        self.add_callback(CurriculumCallback(self.curriculum, self.gates, self.steps_per_round))
-        self.add_callback(PassesOverData(self.batch_size, len(dataset)))
+        self.gradient_guard.steps_per_round = self.preemption.steps_per_round = self.steps_per_round
+        for callback in (
+            PassesOverData(self.batch_size, len(dataset)),
+            self.mixture_callback,
+            CurriculumCallback(self.curriculum, self.gates, self.gradient_guard, self.steps_per_round),
+            self.gradient_guard,
+            self.preemption,
+        ):
+            self.add_callback(callback)
 
     def _steps_per_round(self) -> int:
         """Optimizer steps from one evaluation to the next, or of a pass over the data."""
@@ -168,15 +181,16 @@ class SpeechVerseTrainer(Trainer):
         return self.lr_scheduler
 
     def learning_rate(self, part: str, step: int) -> float:
-        """A part's learning rate in an optimizer step."""
-        return self.curriculum.learning_rate(part, step)
+        """A part's learning rate in an optimizer step: the curriculum's, lowered by the gradient guard."""
+        return self.curriculum.learning_rate(part, step) * self.gradient_guard.learning_rate_factor
 
     # The loss, and whose it is
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """The Trainer's; remembers which samples it is about."""
         self._samples = self._pop_samples(inputs, self.train_dataset)
-        return super().training_step(model, inputs, num_items_in_batch)
+        with out_of_memory_advice(self, inputs):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     @staticmethod
     def _pop_samples(inputs: dict, dataset) -> list:
@@ -188,9 +202,14 @@ class SpeechVerseTrainer(Trainer):
         if self.task_losses is None:
             names = {task_name(checked.sample.tasks) for checked in self.train_dataset.checked}
             self.task_losses = TaskLosses(list(names), loss.device)
+        self.gradient_guard.note_loss(loss, self._samples)
         names = [task_name(sample.tasks) for sample in self._samples]
         self.task_losses.add(names, self._sample_losses(outputs.logits, inputs["labels"]))
         return (loss, outputs) if return_outputs else loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        self.gradient_guard.norm = super()._get_grad_norm(model, grad_norm)
+        return self.gradient_guard.norm
 
     def _sample_losses(self, logits, labels) -> torch.Tensor:
         return sample_losses(logits, labels, shifted=not self.model.config.text_config.is_encoder_decoder)
@@ -226,7 +245,7 @@ class SpeechVerseTrainer(Trainer):
             logs |= {f"learning_rate_{part}": self.learning_rate(part, step) for part in self.gates.parts}
             losses = self.task_losses.take(lambda sums: self.accelerator.reduce(sums, "sum"))
             logs |= {f"loss_{task}": loss for task, loss in losses.items()}
-            logs |= self.mixture_callback.take_counts() | self._layer_weights()
+            logs |= self.mixture_callback.take_counts() | self._layer_weights() | self.gradient_guard.counts()
         super().log(logs, start_time)
 
     def _layer_weights(self) -> dict[str, float]:
@@ -245,7 +264,22 @@ class SpeechVerseTrainer(Trainer):
 
     # Checkpoints
 
+    def train(self, *args, **kwargs):
+        """The Trainer's; SIGTERM ends it with a checkpoint."""
+        with self.preemption.listening():
+            return super().train(*args, **kwargs)
+
+    def _finalize_training(self, trial, *args, **kwargs):
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, StoppingCallback) and callback.stopped_by is not None:
+                self._save_checkpoint(self.model_wrapped, trial)
+                self.callback_handler.on_save(self.args, self.state, self.control)
+                raise callback.stopped_by
+        return super()._finalize_training(trial, *args, **kwargs)
+
     def _save(self, output_dir=None, state_dict=None):
+        if not self.args.should_save:
+            return
         # Without the Trainer's training_args.bin: a checkpoint that is shared holds no pickle, and run.json says more.
         output_dir = output_dir or self.args.output_dir
         self.model.save_pretrained(output_dir, state_dict=state_dict)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from speechverse.training.arguments import SpeechVerseTrainingArguments, parse_run_config
+from speechverse.training.arguments import UNSUPPORTED, SpeechVerseTrainingArguments, parse_run_config
 from speechverse.training.data.manifest import ManifestSource, expand_variables
 
 
@@ -141,9 +141,10 @@ def test_wrong_configuration_is_refused(text, message, parse):
         parse(text)
 
 
-def test_label_smoothing_is_refused(parse):
-    with pytest.raises(ValueError, match="label_smoothing_factor is not supported"):
-        parse(NEEDED + "label_smoothing_factor: 0.1").training_arguments()
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_contradicts_the_plan_of_a_run_is_refused(name, parse):
+    with pytest.raises(ValueError, match=f"{name} is not supported"):
+        parse(NEEDED + f"{name}: {0.1 if name == 'label_smoothing_factor' else 'true'}").training_arguments()
 
 
 def test_pushing_a_run_to_the_hub_is_refused(parse):

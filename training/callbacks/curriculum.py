@@ -8,6 +8,7 @@ from transformers.trainer_callback import ExportableState
 from ..curriculum import Curriculum
 from ..optimizer_state import reset_optimizer_state
 from ..parts import GradientGates
+from .gradient_guard import GradientGuard
 
 
 logger = logging.getLogger(__name__)
@@ -21,12 +22,14 @@ class CurriculumCallback(TrainerCallback, ExportableState):
     Args:
         curriculum ([`Curriculum`]): the stages.
         gates ([`GradientGates`]): of the model's parts.
+        guard ([`GradientGuard`]): another stage brings gradients of another size, so it starts to watch anew.
         steps_per_round (`int`): evaluations decide at multiples of it, beyond which no data are read ahead.
     """
 
-    def __init__(self, curriculum: Curriculum, gates: GradientGates, steps_per_round: int):
+    def __init__(self, curriculum: Curriculum, gates: GradientGates, guard: GradientGuard, steps_per_round: int):
         self.curriculum = curriculum
         self.gates = gates
+        self.guard = guard
         self.steps_per_round = steps_per_round
         self._index = None  # the stage that the gates stand for
 
@@ -38,6 +41,7 @@ class CurriculumCallback(TrainerCallback, ExportableState):
         kept = state.stateful_callbacks.get(type(self).__name__)
         if state.global_step and kept:
             self.curriculum.load_state_dict(kept["attributes"])
+        state.stateful_callbacks[type(self).__name__] = self.state()  # without an entry the Trainer would keep none
         state.max_steps = self.curriculum.max_steps
         self._index = None
 
@@ -51,6 +55,7 @@ class CurriculumCallback(TrainerCallback, ExportableState):
         if state.global_step != self.curriculum.first_step(index):
             return  # resumed within the stage
         logger.info(f"Step {state.global_step}: stage {index + 1}, {stage.name}, trains {', '.join(stage.trains)}")
+        self.guard.reset()
         # Adam has averaged zeros until now; with them in its state the first updates would be several times too large.
         if index and (joining := self.curriculum.joining(index)):
             names = [f"{part}{suffix}" for part in joining for suffix in ("", " without decay")]

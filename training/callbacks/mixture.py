@@ -41,6 +41,7 @@ class MixtureCallback(TrainerCallback, ExportableState):
         kept = state.stateful_callbacks.get(type(self).__name__)
         if state.global_step and kept:
             self.mixture.load_state_dict(kept["attributes"])
+        state.stateful_callbacks[type(self).__name__] = self.state()  # without an entry the Trainer would keep none
         self._planned.clear()
 
     def note_plan(self, step: int, planned: PlannedStep) -> None:
