@@ -42,7 +42,7 @@ setup(
         "speechverse": ["py.typed"],
         "speechverse.processing": ["tasks/*.yaml"],
         "speechverse.model_cards": ["*.jinja"],
-        "speechverse.training": ["configs/*.yaml"],
+        "speechverse.training": ["accelerate/*.yaml", "configs/*.yaml"],
         "speechverse.training.data": ["corpora/*.yaml"],
     },
     install_requires=[

@@ -43,6 +43,11 @@ class AdapterCheckpointMixin:
         """Where the computing is, also where the encoder's first weights are offloaded."""
         return self.multi_modal_projector.blocks[0].conv.weight.device
 
+    @property
+    def bases_are_known(self) -> bool:
+        """Whether the configuration says where the frozen bases come from, so that a checkpoint can leave them out."""
+        return self.config.audio_base is not None and self.config.text_base is not None
+
     def _start_with_adapter(self, name: str):
         self._projectors = {}  # of the adapters that are not active
         self._lora_configs = {name: self.config.lora_config}
@@ -99,14 +104,15 @@ class AdapterCheckpointMixin:
 
         Raises:
             ValueError: if the bases are to be left out although nothing says where they come from, or kept although
-                the LLM is quantised.
+                the LLM is quantised; or if the weights are partitioned, and not given by `state_dict`.
         """
-        bases_are_known = self.config.audio_base is not None and self.config.text_base is not None
-        standalone = not bases_are_known if standalone is None else standalone
+        if state_dict is None and any(hasattr(parameter, "ds_id") for parameter in self.parameters()):
+            raise ValueError("ZeRO-3 holds this model's weights in partitions: save it by the trainer's save_model.")
+        standalone = not self.bases_are_known if standalone is None else standalone
         if standalone:
             self._refuse_if_quantised("save the whole model")
         if not standalone:
-            if not bases_are_known:
+            if not self.bases_are_known:
                 raise ValueError(
                     "This model's bases are not known (it was built from a configuration, or merged), so its adapter "
                     "alone could not be loaded again: save it with standalone=True."
@@ -324,12 +330,15 @@ class AdapterCheckpointMixin:
                     f"{weights_file} is not a whole safetensors file ({error}): it was cut short or altered. Get it "
                     "again."
                 ) from error
-        expected = self._adapter_state_dict()
+        expected = {  # ZeRO-3 leaves empty parameters behind that know their shape
+            key: tuple(getattr(tensor, "ds_shape", tensor.shape))
+            for key, tensor in self._adapter_state_dict(self.state_dict(keep_vars=True)).items()
+        }
         wrong = [f"{key} is missing" for key in expected.keys() - stored.keys()]
         wrong += [f"{key} is not of this adapter" for key in stored.keys() - expected.keys()]
         for key in expected.keys() & stored.keys():
-            if stored[key].shape != expected[key].shape:
-                wrong.append(f"{key} is {tuple(stored[key].shape)} and must be {tuple(expected[key].shape)}")
+            if stored[key].shape != expected[key]:
+                wrong.append(f"{key} is {tuple(stored[key].shape)} and must be {expected[key]}")
             elif not stored[key].isfinite().all():
                 wrong.append(f"{key} holds NaN or infinity")
         if wrong:

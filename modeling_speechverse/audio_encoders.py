@@ -122,15 +122,17 @@ class AudioEncoderFamily:
 
     def _encode_equal_lengths(self, tower, inputs, lengths, layer_mix, **kwargs):
         rows, outputs = [], []
-        for length in lengths.unique().tolist():
+        different = lengths.unique()
+        repeated = different[-1:].repeat(_most_of_any_rank(different, tower) - len(different))
+        for length in torch.cat([different, repeated]).tolist():
             rows.append((lengths == length).nonzero().flatten())
             outputs.append(self._run_and_mix(tower, inputs[rows[-1]][..., :length], None, layer_mix, **kwargs))
         per_layer = {}
         for name in ("hidden_states", "attentions"):
             if outputs[0].get(name) is not None:
                 layers = zip(*(output[name] for output in outputs), strict=True)
-                per_layer[name] = tuple(_join_rows(parts, rows) for parts in layers)
-        last_hidden_state = _join_rows([output.last_hidden_state for output in outputs], rows)
+                per_layer[name] = tuple(_join_rows(parts, rows, len(lengths)) for parts in layers)
+        last_hidden_state = _join_rows([output.last_hidden_state for output in outputs], rows, len(lengths))
         return BaseModelOutput(last_hidden_state=last_hidden_state, **per_layer)
 
     def _run_and_mix(self, tower, inputs, mask, layer_mix, **kwargs):
@@ -243,10 +245,21 @@ def _run_whisper(tower, inputs, mask, convolutions, **kwargs):
     return BaseModelOutput(last_hidden_state=tower.layer_norm(hidden_states))
 
 
-def _join_rows(parts, rows: list[torch.Tensor]) -> torch.Tensor:
+def _most_of_any_rank(lengths: torch.Tensor, module: nn.Module) -> int:
+    """How often `module` has to run if this rank needs it for each of `lengths`: under ZeRO-3, as often as any rank.
+
+    The ranks gather its partitioned weights together, and would wait for one that runs it less often.
+    """
+    most = lengths.new_tensor(len(lengths))
+    if any(hasattr(parameter, "ds_id") for parameter in module.parameters()):
+        torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+    return most.item()
+
+
+def _join_rows(parts, rows: list[torch.Tensor], batch_size: int) -> torch.Tensor:
     """One batch of parts with other lengths, zero-padded; `rows[i]` says which of its rows are those of `parts[i]`."""
     sizes = [max(axis) for axis in zip(*(part.shape[1:] for part in parts), strict=True)]
-    joined = parts[0].new_zeros(sum(map(len, rows)), *sizes)
+    joined = parts[0].new_zeros(batch_size, *sizes)
     for part, index in zip(parts, rows, strict=True):
         joined[(index, *map(slice, part.shape[1:]))] = part
     return joined

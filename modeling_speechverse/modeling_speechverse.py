@@ -81,6 +81,11 @@ class SpeechVerseLayerMix(nn.Module):
         super().__init__()
         self.weights = nn.Parameter(torch.ones(num_layers))
 
+    def forward(self, hidden_states: torch.Tensor, index: int) -> torch.Tensor:
+        """What layer `index` adds to the mix, in fp32: `(batch, frames, hidden_size)`."""
+        hidden_states = hidden_states.to(self.weights.device, torch.float32)
+        return self.weights[index].float() / len(self.weights) * hidden_states
+
     @contextmanager
     def listen(self, layers: nn.ModuleList):
         """While the context is open, adds up what `layers` put out; its `hidden_states` then hold the mix, in fp32."""
@@ -91,7 +96,7 @@ class SpeechVerseLayerMix(nn.Module):
             def hook(module, args, output):
                 hidden_states = output[0] if isinstance(output, tuple) else output
                 with torch.set_grad_enabled(mix_learns):
-                    term = self.weights[index] / len(layers) * hidden_states.to(self.weights)
+                    term = self(hidden_states, index)
                     mixed.hidden_states = term if index == 0 else mixed.hidden_states + term
 
             return hook

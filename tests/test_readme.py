@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
 from speechverse import TaskBank
 from speechverse.training.arguments import parse_run_config
@@ -71,6 +72,16 @@ def test_configuration_parses(tmp_path):
     for arguments in scripts()["training/train.py"]:
         run = parse_run_config([str(file) if word.endswith(".yaml") else word for word in arguments])
         assert run.train_data and run.model.audio_base == "openai/whisper-base"
+
+
+def test_launch_lines_are_complete():
+    launched = [command for command in commands() if "--config_file" in command]
+    assert len(launched) >= 6
+    for command in launched:
+        arguments = launch_command_parser().parse_args(command[2:])
+        assert (ROOT / arguments.config_file).is_file() and arguments.training_script == "training/train.py"
+        nodes = arguments.config_file.endswith("2nodes.yaml")
+        assert (arguments.machine_rank is not None and arguments.main_process_ip is not None) == nodes
 
 
 def test_task_is_one(tmp_path):

@@ -22,6 +22,7 @@ from .curriculum import Stage, default_stages, plan_curriculum
 from .data.draws import StepDraws
 from .data.micro_batches import TokenCosts
 from .data.sampler import MixtureBatchSampler, StepPlanner
+from .deepspeed_mixin import DeepSpeedMixin
 from .mixture import Mixture, MixtureDataset
 from .out_of_memory import out_of_memory_advice
 from .parts import GradientGates, gathered, part_of
@@ -31,7 +32,7 @@ from .stage_schedule import StageSchedule
 from .task_losses import TaskLosses, sample_losses, task_name
 
 
-class SpeechVerseTrainer(AtomicCheckpointsMixin, Trainer):
+class SpeechVerseTrainer(AtomicCheckpointsMixin, DeepSpeedMixin, Trainer):
     """Trains a [`SpeechVerseForConditionalGeneration`].
 
     The parameter groups `projector` and `lora` (and `audio_tower`, where it learns) have a peak learning rate each;
@@ -291,8 +292,12 @@ class SpeechVerseTrainer(AtomicCheckpointsMixin, Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         # The Trainer would load with strict=False, where an adapter that does not fit goes unnoticed.
+        if self.is_deepspeed_enabled:
+            self._load_deepspeed_checkpoint(Path(resume_from_checkpoint))
+            return
         model = self.model if model is None else model
-        model._load_adapter_weights(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+        weights_file = Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME
+        model._load_adapter_weights(weights_file, from_whole=not model.bases_are_known)
 
     def _load_best_model(self):
         self._load_from_checkpoint(self.state.best_model_checkpoint)

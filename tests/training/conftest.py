@@ -6,9 +6,12 @@ import pytest
 import soundfile
 from tiny_models import noise, save_bases
 from tiny_trainer import tiny_trainer
+from training_runs import CONFIG
 
 from speechverse import TaskBank
 from speechverse.processing.tasks_speechverse import Task
+from speechverse.training.arguments import parse_run_config
+from speechverse.training.train import build_trainer, train
 
 
 # Answers of different lengths: a loss that averages per batch or per rank, and not per token, gives other numbers.
@@ -37,6 +40,35 @@ def foundations(tmp_path_factory):
     for text in ("t5", "llama"):
         save_bases(folder, text=text)
     return folder
+
+
+@pytest.fixture(scope="session")
+def environment(manifest, foundations):
+    """The variables that the configuration of a test run asks for."""
+    return {"CORPUS": str(manifest.parent), "SPEECHVERSE_FOUNDATIONS": str(foundations), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("config") / "run.yaml"
+    file.write_text(CONFIG, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def train_here(environment, config_file):
+    """Trains in this process; returns the folder."""
+
+    def train_here(folder, *arguments):
+        options = ["--output_dir", str(folder), "--report_to", "none", *map(str, arguments)]
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            config = parse_run_config([str(config_file), *options])
+            train(build_trainer(config), config)
+        return folder
+
+    return train_here
 
 
 @pytest.fixture

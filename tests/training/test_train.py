@@ -1,18 +1,16 @@
 """Training from a configuration to a checkpoint that answers: launched as users launch it, resumed, on two ranks."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import noise
+from training_runs import ACCELERATE_LAUNCH, CONFIG, SCRIPT, TORCHRUN, assert_same_adapter, logged, run_process
 from transformers import pipeline
 
 import speechverse  # noqa: F401  registers the pipeline
@@ -23,62 +21,7 @@ from speechverse.training.arguments import parse_run_config
 from speechverse.training.train import build_trainer, main, train
 
 
-SCRIPT = Path(__file__).parents[2] / "training" / "train.py"
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-
-# Twelve samples in batches of four: two epochs, of three steps each.
-CONFIG = """
-audio_base: tiny-wavlm
-text_base: tiny-t5
-lora_rank: 2
-train_data:
-  - {manifest: $CORPUS/manifest.jsonl, where: {split: train}, task: asr, target: $answer}
-  - manifest: $CORPUS/manifest.jsonl
-    where: {split: train}
-    instruction: ["which colour ?", "say it .", "what is said ?"]
-    target: $answer
-eval_data:  # three: two ranks pad their last batch with a sample that must not count
-  - {manifest: $CORPUS/manifest.jsonl, where: {take: "[257]"}, task: asr, target: $answer}
-max_steps: 6
-per_device_train_batch_size: 4
-per_device_eval_batch_size: 1
-learning_rate: 1e-2
-warmup_steps: 0
-logging_steps: 1
-eval_strategy: steps
-eval_steps: 3
-save_steps: 2
-save_total_limit: 3
-use_cpu: true
-"""
-
-
-@pytest.fixture(scope="module")
-def environment(manifest, foundations):
-    return {"CORPUS": str(manifest.parent), "SPEECHVERSE_FOUNDATIONS": str(foundations), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    file = tmp_path_factory.mktemp("config") / "run.yaml"
-    file.write_text(CONFIG, encoding="utf-8")
-    return file
-
-
-@pytest.fixture
-def train_here(environment, config_file, monkeypatch):
-    """Trains in this process; returns the folder."""
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-    def train_here(folder, *arguments):
-        options = ["--output_dir", str(folder), "--report_to", "none", *arguments]
-        config = parse_run_config([str(config_file), *options])
-        train(build_trainer(config), config)
-        return folder
-
-    return train_here
+LAUNCH = [*ACCELERATE_LAUNCH, "--cpu", "--num_processes", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -87,27 +30,6 @@ def finished(environment, config_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     run_process([*LAUNCH, SCRIPT, config_file, "--output_dir", folder], environment)
     return folder
-
-
-def run_process(command, environment, expected_code=0) -> str:
-    """Runs a command; returns what it wrote to stderr."""
-    process = subprocess.run(
-        [str(word) for word in command], env=os.environ | environment, capture_output=True, text=True, timeout=300
-    )
-    assert process.returncode == expected_code, process.stderr[-3000:]
-    return process.stderr
-
-
-def logged(folder, key) -> list[float]:
-    log = json.loads((folder / "run.json").read_text())["log"]
-    return [entry[key] for entry in log if key in entry]
-
-
-def assert_same_adapter(found, expected, tolerance):
-    found, expected = load_file(found / "model.safetensors"), load_file(expected / "model.safetensors")
-    assert found.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], atol=tolerance, rtol=0, msg=name)
 
 
 def test_launched_run_leaves_a_model_that_answers(finished, environment, monkeypatch):

@@ -57,8 +57,9 @@ class CurriculumCallback(TrainerCallback, ExportableState):
         logger.info(f"Step {state.global_step}: stage {index + 1}, {stage.name}, trains {', '.join(stage.trains)}")
         self.guard.reset()
         # Adam has averaged zeros until now; with them in its state the first updates would be several times too large.
-        if index and (joining := self.curriculum.joining(index)):
-            names = [f"{part}{suffix}" for part in joining for suffix in ("", " without decay")]
+        joining = self.curriculum.joining(index)
+        if index and joining:
+            names = [group["name"] for group in optimizer.param_groups if group["name"].split()[0] in joining]
             reset_optimizer_state(optimizer, names)
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
