@@ -59,13 +59,13 @@ def config_file(tmp_path_factory):
 def train_here(environment, config_file):
     """Trains in this process; returns the folder."""
 
-    def train_here(folder, *arguments):
+    def train_here(folder, *arguments, config=config_file):
         options = ["--output_dir", str(folder), "--report_to", "none", *map(str, arguments)]
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            config = parse_run_config([str(config_file), *options])
-            train(build_trainer(config), config)
+            parsed = parse_run_config([str(config), *options])
+            train(build_trainer(parsed), parsed)
         return folder
 
     return train_here

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_deepspeed_cmd_env
 from safetensors.torch import load_file, save_file
 from tiny_models import noise
-from training_runs import ACCELERATE_LAUNCH, SCRIPT, assert_same_adapter, logged, run_process
+from training_runs import ACCELERATE_LAUNCH, CONFIG, SCRIPT, assert_same_adapter, logged, run_process
 from transformers import AutoModel, AutoProcessor
 
 
@@ -122,6 +122,31 @@ def test_two_processes_make_the_steps_of_one(name, on_two, alone):
     assert_same_run(folder, alone)
     start = load_file(alone / "checkpoint-2" / "model.safetensors")
     assert max((t - start[n]).abs().max() for n, t in load_file(alone / "model.safetensors").items()) > 1e-3
+
+
+THREE_STAGES = """
+curriculum:
+  - {name: align, tasks: [asr], trains: [projector], steps: 20}
+  - {name: join, tasks: [asr], steps: 20, warmup_steps: 3}
+  - {name: all, steps: 20}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "deepspeed_zero2", "deepspeed_zero3"])
+def test_sixty_steps_through_three_stages_are_those_of_one_process(name, environment, train_here, tmp_path):
+    config = tmp_path / "stages.yaml"
+    config.write_text(CONFIG.replace("max_steps: 6", "").replace("warmup_steps: 0", "warmup_steps: 5") + THREE_STAGES)
+    options = ["--report_to", "none", "--save_strategy", "no", "--eval_steps", 30, "--per_device_train_batch_size", 2]
+    alone = train_here(tmp_path / "alone", *options, "--gradient_accumulation_steps", 2, config=config)
+    launcher = ["--config_file", FOLDER / f"{name}.yaml", "--main_process_port", 0, "--num_processes", 2]
+    run_process(
+        [*ACCELERATE_LAUNCH, *launcher, SCRIPT, config, "--output_dir", tmp_path / "two", *options], environment
+    )
+    assert logged(alone, "stage") == logged(tmp_path / "two", "stage") == [1] * 20 + [2] * 20 + [3] * 20
+    assert logged(tmp_path / "two", "loss") == pytest.approx(logged(alone, "loss"), abs=1e-4)
+    assert logged(tmp_path / "two", "eval_loss") == pytest.approx(logged(alone, "eval_loss"), abs=1e-4)
+    assert_same_adapter(tmp_path / "two", alone, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["alone", *ON_TWO])
