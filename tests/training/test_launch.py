@@ -29,8 +29,8 @@ TYPES = {
     "deepspeed_zero2_2nodes": DistributedType.DEEPSPEED,
     "deepspeed_zero3": DistributedType.DEEPSPEED,
 }
-# Of DDP the fast tests launch another run, by torchrun.
-ON_TWO = [pytest.param("ddp", marks=pytest.mark.slow), "deepspeed_zero2", "deepspeed_zero3"]
+# DeepSpeed compiles its communication first, for a minute. Of DDP the fast tests launch a run by torchrun.
+ON_TWO = [pytest.param(name, marks=pytest.mark.slow) for name in ("ddp", "deepspeed_zero2", "deepspeed_zero3")]
 
 
 # The files

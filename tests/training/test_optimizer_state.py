@@ -91,6 +91,7 @@ def test_reset_group_goes_on_as_a_fresh_optimizer(arguments, wrapped):
     assert_reset(run(model, optimizer, JOINED), **arguments)
 
 
+@pytest.mark.slow
 def test_reset_group_goes_on_as_a_fresh_optimizer_under_zero(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
