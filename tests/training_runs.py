@@ -50,6 +50,12 @@ def run_process(command, environment, expected_code=0) -> str:
     return process.stderr
 
 
+def run_on_two_ranks(program, *arguments):
+    """Runs a Python file in two processes that reach each other, and find the modules that the tests find."""
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    run_process([*TORCHRUN, program, *arguments], environment)
+
+
 def logged(folder, key) -> list[float]:
     """What a finished run has logged under a key, in order."""
     log = json.loads((folder / "run.json").read_text())["log"]

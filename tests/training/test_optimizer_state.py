@@ -4,13 +4,13 @@ As a program, `test_optimizer_state.py FILE`, it does under DeepSpeed on every r
 """
 
 import os
-import subprocess
 import sys
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from training_runs import run_on_two_ranks
 
 from speechverse.training.optimizer_state import reset_optimizer_state
 
@@ -93,12 +93,7 @@ def test_reset_group_goes_on_as_a_fresh_optimizer(arguments, wrapped):
 
 @pytest.mark.slow
 def test_reset_group_goes_on_as_a_fresh_optimizer_under_zero(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.run(
-        [*launch, __file__, str(tmp_path / "found.pt")], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
+    run_on_two_ranks(__file__, tmp_path / "found.pt")
     found = torch.load(tmp_path / "found.pt")
     for stage in (1, 2, 3):
         assert_reset(found[stage])
@@ -107,8 +102,10 @@ def test_reset_group_goes_on_as_a_fresh_optimizer_under_zero(tmp_path):
 def run_under_zero(stage: int) -> dict[str, torch.Tensor]:
     """The same steps under DeepSpeed, LoRA reset before it joins; returns the parameters."""
     import deepspeed
+    from accelerate.utils import DeepSpeedOptimizerWrapper
     from deepspeed.utils import safe_get_full_fp32_param
 
+    Accelerator(cpu=True)  # without which its wrapper is not to be had
     model = Model()
     config = {
         "train_micro_batch_size_per_gpu": 1,
@@ -120,7 +117,7 @@ def run_under_zero(stage: int) -> dict[str, torch.Tensor]:
     engine, optimizer, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     for step in range(JOINED.stop):
         if step == GATED_STEPS:
-            reset_optimizer_state(optimizer, ["lora"])
+            reset_optimizer_state(DeepSpeedOptimizerWrapper(optimizer), ["lora"])  # as the Trainer has it
         learning_rates(optimizer, step)
         engine.backward(engine(gradients(step)))
         engine.step()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import save_bases
 from torch.optim.lr_scheduler import LRScheduler
-from training_runs import TORCHRUN, run_process
+from training_runs import run_on_two_ranks
 from transformers import AutoModel, TrainerCallback
 
 from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor, TaskBank
@@ -183,8 +183,7 @@ def run(bases, manifest, tmp_path_factory):
             settings |= {"foundations": str(bases), "manifest": str(manifest), "output_dir": str(folder)}
             if stage:
                 (folder / "settings.json").write_text(json.dumps(settings))
-                environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-                run_process([*TORCHRUN, __file__, folder / "settings.json"], environment)
+                run_on_two_ranks(__file__, folder / "settings.json")
                 made[key] = torch.load(folder / "results.pt"), folder
             else:
                 made[key] = train(settings), folder
