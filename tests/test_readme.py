@@ -66,12 +66,22 @@ def test_scripts_know_the_options_that_are_shown(script):
 
 
 def test_configuration_parses(tmp_path):
-    _, config = blocks("yaml")
+    (config,) = (block for block in blocks("yaml") if "audio_base:" in block)
     file = tmp_path / "my_config.yaml"
     file.write_text(config)
     for arguments in scripts()["training/train.py"]:
         run = parse_run_config([str(file) if word.endswith(".yaml") else word for word in arguments])
         assert run.train_data and run.model.audio_base == "openai/whisper-base"
+
+
+def test_stages_and_mixture_are_read(tmp_path):
+    (config,) = (block for block in blocks("yaml") if "audio_base:" in block)
+    more = [block for block in blocks("yaml") if block.startswith(("curriculum:", "mixture:"))]
+    file = tmp_path / "staged.yaml"
+    file.write_text("\n".join([config, *more]))
+    run = parse_run_config([str(file)])
+    assert [stage.until for stage in run.stages][:2] == [None, None] and run.stages[2].until.task == "ic"
+    assert run.stages[2].learning_rate == {"projector": 5e-4, "lora": 1e-3} and run.mixture.joint_share == 0.05
 
 
 def test_launch_lines_are_complete():
@@ -85,7 +95,7 @@ def test_launch_lines_are_complete():
 
 
 def test_task_is_one(tmp_path):
-    task, _ = blocks("yaml")
+    (task,) = (block for block in blocks("yaml") if "held_out_prompts:" in block)
     (tmp_path / "urgency.yaml").write_text(task)
     (urgency,) = TaskBank.from_yaml(tmp_path / "urgency.yaml")
     assert urgency.parse("Yes.") == ("yes", [])

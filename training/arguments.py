@@ -16,7 +16,7 @@ from ..processing.tasks_speechverse import TaskBank
 from .curriculum import Plateau, Stage
 from .data.manifest import ManifestSource, expand_variables
 from .data.run_sources import LICENCES, CorpusSource, leave_out, parse_source
-from .data.strict import build
+from .data.strict import NumberLoader, build
 from .mixture import MixtureArguments
 
 
@@ -27,6 +27,8 @@ REFUSED_PUSH = "push_to_hub is not supported: publish a finished run with speech
 # The Trainer's arguments that would contradict how a run is planned here.
 UNSUPPORTED = {
     "auto_find_batch_size": "all steps are planned before the first one",
+    "batch_eval_metrics": "losses by task need the whole evaluation",
+    "dataloader_drop_last": "no step is cut short",
     "ignore_data_skip": "what was taken already is skipped without being read",
     "label_smoothing_factor": "the loss is made by the model",
     "restore_callback_states_from_checkpoint": "the callbacks restore themselves",
@@ -122,6 +124,8 @@ class SpeechVerseTrainingArguments(TrainingArguments):
         for name, reason in UNSUPPORTED.items():
             if getattr(self, name):
                 raise ValueError(f"{name} is not supported: {reason}.")
+        if self.train_sampling_strategy != "random":
+            raise ValueError("train_sampling_strategy is not supported: the mixture draws the samples, see README.")
         if self.effective_batch_size is not None:
             self.gradient_accumulation_steps = self._accumulation_steps()
         if self.gradient_guard_factor != 0 and not self.gradient_guard_factor > 1:
@@ -224,7 +228,7 @@ def parse_run_config(argv: list[str]) -> RunConfig:
     if not file.is_file():
         raise FileNotFoundError(f"Configuration {file} is not there.")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values = yaml.load(file.read_text(encoding="utf-8"), NumberLoader) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict):

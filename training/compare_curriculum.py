@@ -3,7 +3,7 @@
     python training/compare_curriculum.py CONFIG.yaml --seeds 0 1 2 [--key value ...]
 
 CONFIG.yaml is a run's, with a `curriculum`. For every seed it trains by that, and once more with everything learning everything for
-as many steps. Into `output_dir` go the log of each run, `SCHEDULE-SEED.json`, and `curriculum.png`: gradient norms and validation
+as many steps, both at a constant learning rate after the warm-up, and without the guard that skips explosions. Into `output_dir` go the log of each run, `SCHEDULE-SEED.json`, and `curriculum.png`: gradient norms and validation
 losses of all of them. A comparison that was interrupted goes on with the runs that are missing.
 """
 
@@ -27,6 +27,9 @@ COLOURS = {"curriculum": "tab:blue", "all at once": "tab:orange"}
 def run(config: RunConfig, seed: int, at_once: bool) -> list[dict]:
     """Trains once; gives the Trainer's log."""
     config.namespace.seed = seed
+    # The guard would skip what is to be seen, and a schedule over another length would be another difference.
+    config.namespace.gradient_guard_factor = 0.0
+    config.namespace.lr_scheduler_type = "constant"
     if at_once:
         steps = sum(stage.steps for stage in config.stages)
         config = dataclasses.replace(config, stages=[Stage("all at once", steps=steps)])
@@ -66,8 +69,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         config = parse_run_config([*rest, "--save_strategy", "no"])
-        if config.stages is None or any(stage.steps is None for stage in config.stages):
-            raise ValueError("The configuration needs a curriculum, its stages' lengths in steps.")
+        if config.stages is None or any(stage.steps is None or stage.until for stage in config.stages):
+            raise ValueError("The configuration needs a curriculum, its stages' lengths in steps and without until.")
+        if not config.eval_data or config.namespace.eval_strategy == "no":
+            raise ValueError("The validation losses are compared: give eval_data and eval_strategy: steps.")
         folder = Path(config.namespace.output_dir)
         logs = {schedule: [] for schedule in COLOURS}
         for seed in options.seeds:

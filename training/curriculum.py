@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import get_scheduler
 
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("projector", "lora", "audio_tower")  # what can learn; the optimizer's groups are named after them
 
@@ -67,6 +70,10 @@ class Stage:
             raise ValueError(f"stage {self.name!r} needs steps or epochs, one of them; until ends it earlier.")
         if (length := self.steps if self.epochs is None else self.epochs) <= 0:
             raise ValueError(f"stage {self.name!r} is to last {length}; give more than 0.")
+        if self.tasks is not None and not self.tasks:
+            raise ValueError(f"stage {self.name!r}: key tasks is empty; leave it out for all tasks.")
+        if negative := [name for name, weight in self.weights.items() if weight < 0]:
+            raise ValueError(f"stage {self.name!r}: the weight of {negative[0]} is below 0.")
         if self.trains is not None and (not self.trains or set(self.trains) - set(PARTS)):
             raise ValueError(f"stage {self.name!r}: key trains is {self.trains}; it lists some of {', '.join(PARTS)}.")
         for key in ("learning_rate", "warmup_steps"):
@@ -74,6 +81,8 @@ class Stage:
             learns = PARTS if self.trains is None else self.trains
             if isinstance(value, dict) and (unknown := set(value) - set(learns)):
                 raise ValueError(f"stage {self.name!r}: {key} names {', '.join(unknown)}, which does not learn in it.")
+            if any(number < 0 for number in (value.values() if isinstance(value, dict) else [value or 0])):
+                raise ValueError(f"stage {self.name!r}: key {key} is {value}; it is not below 0.")
 
     def teaches(self, tasks: tuple[str, ...]) -> bool:
         """Whether a sample of these tasks is learned in this stage; one without a task is where all are."""
@@ -87,15 +96,17 @@ def default_stages(tasks: list[tuple[str, ...]], epochs: float, max_steps: int |
         tasks (`list[tuple[str, ...]]`): ids of each dataset's task, or tasks.
         epochs (`float`): passes over the data in the last stage; the others take one pass over the ASR data, since the paper
             does not say how long they were.
-        max_steps (`int`, *optional*): optimizer steps of the whole run, in place of `epochs`.
+        max_steps (`int`, *optional*): optimizer steps of the whole run, in place of all this; a fifth of them for each stage but
+            the last.
     """
-    length = {"epochs": epochs} if max_steps is None else {"steps": max_steps}  # of which what is left is taken
+    last = {"epochs": epochs} if max_steps is None else {"steps": max_steps}  # of which what is left is taken
+    first = {"epochs": 1} if max_steps is None else {"steps": max(1, max_steps // 5)}
     if ("asr",) not in tasks:
-        return [Stage("all tasks", **length)]
-    align = Stage("projector on ASR", tasks=["asr"], trains=["projector"], epochs=1)
+        return [Stage("all tasks", **last)]
+    align = Stage("projector on ASR", tasks=["asr"], trains=["projector"], **first)
     if set(tasks) == {("asr",)}:
-        return [align, Stage("LoRA joins", **length)]
-    return [align, Stage("LoRA joins, ASR", tasks=["asr"], epochs=1), Stage("all tasks", **length)]
+        return [align, Stage("LoRA joins", **last)]
+    return [align, Stage("LoRA joins, ASR", tasks=["asr"], **first), Stage("all tasks", **last)]
 
 
 class Curriculum:
@@ -108,11 +119,21 @@ class Curriculum:
         stages (`list[Stage]`): the stages, in order, each with what it trains.
         lengths (`list[int]`): of each, in optimizer steps, at most.
         learning_rates (`dict[str, float]`): the run's peak by part, for stages that give none.
-        warmup_steps (`int`): the run's, for a part that joins in a stage that gives none.
+        warmup_steps (`float`, *optional*, defaults to 0): the run's, for a part that joins in a stage that gives none, but at most
+            half of the stage; below 1, it is a share of the stage.
         lr_scheduler_type (`str`, *optional*, defaults to `"constant"`): the run's, for the last stage.
+        lr_scheduler_kwargs (`dict`, *optional*): what that schedule takes beside its lengths.
     """
 
-    def __init__(self, stages, lengths, learning_rates, warmup_steps: int = 0, lr_scheduler_type: str = "constant"):
+    def __init__(
+        self,
+        stages,
+        lengths,
+        learning_rates,
+        warmup_steps: float = 0,
+        lr_scheduler_type: str = "constant",
+        lr_scheduler_kwargs: dict | None = None,
+    ):
         if not stages:
             raise ValueError("A curriculum has one stage at least.")
         self.stages = list(stages)
@@ -120,6 +141,7 @@ class Curriculum:
         self.learning_rates = learning_rates
         self.warmup_steps = warmup_steps
         self.lr_scheduler_type = lr_scheduler_type
+        self.lr_scheduler_kwargs = lr_scheduler_kwargs or {}
         self.early_ends: dict[int, int] = {}  # stage -> the first step after it
         self.best_loss = math.inf  # of the current stage
         self.evaluations_since_best = 0
@@ -159,11 +181,16 @@ class Curriculum:
         peak = _of_part(stage.learning_rate, part)
         warmup = _of_part(stage.warmup_steps, part)
         if warmup is None:
-            warmup = self.warmup_steps if part in self.joining(index) else 0
-        last = index == len(self.stages) - 1
-        shape = stage.lr_scheduler_type or (self.lr_scheduler_type if last else "constant")
-        factor = _schedule(shape, warmup, self.lengths[index])(step - self.first_step(index))
+            warmup = self._default_warmup(self.lengths[index]) if part in self.joining(index) else 0
+        of_run = stage.lr_scheduler_type is None and index == len(self.stages) - 1
+        shape = self.lr_scheduler_type if of_run else stage.lr_scheduler_type or "constant"
+        arguments = tuple(sorted(self.lr_scheduler_kwargs.items())) if of_run else ()
+        factor = _schedule(shape, warmup, self.lengths[index], arguments)(step - self.first_step(index))
         return (self.learning_rates[part] if peak is None else peak) * factor
+
+    def _default_warmup(self, length: int) -> int:
+        steps = self.warmup_steps if self.warmup_steps >= 1 else self.warmup_steps * length
+        return min(math.ceil(steps), length // 2)
 
     # What evaluations decide
 
@@ -207,7 +234,7 @@ class Curriculum:
                     f"they have {', '.join(losses) or 'none'}."
                 )
             return losses[stage.until.task]
-        own = [loss for task, loss in losses.items() if stage.teaches((task,))]
+        own = [loss for task, loss in losses.items() if stage.teaches(tuple(task.split("+")))]
         if not own:
             raise ValueError(f"stage {stage.name!r} has until, but eval_data hold none of its tasks.")
         return sum(own) / len(own)
@@ -220,13 +247,19 @@ class Curriculum:
     def state_dict(self) -> dict:
         """What was decided, and on what the next decision rests; JSON."""
         return {
+            "lengths": self.lengths,
             "early_ends": {str(index): step for index, step in self.early_ends.items()},
             "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
             "evaluations_since_best": self.evaluations_since_best,
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Goes on from what [`~Curriculum.state_dict`] gave."""
+        """Goes on from what [`~Curriculum.state_dict`] gave; stages that have another length now are told of."""
+        if state.get("lengths", self.lengths) != self.lengths:
+            logger.warning(
+                f"The stages were planned for {state['lengths']} steps, and now are for {self.lengths} (another curriculum, batch "
+                "size or number of ranks): the run goes on by the new plan from its step on, and is not what it would have been."
+            )
         self.early_ends = {int(index): step for index, step in state["early_ends"].items()}
         self.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
         self.evaluations_since_best = state["evaluations_since_best"]
@@ -274,7 +307,7 @@ def plan_curriculum(
     Raises:
         ValueError: if a stage trains what cannot learn.
     """
-    planned, lengths = [], []
+    planned, lengths, left_out = [], [], []
     for stage in stages:
         if unable := set(stage.trains or []) - set(parts):
             raise ValueError(
@@ -287,6 +320,10 @@ def plan_curriculum(
         if length > 0:
             planned.append(dataclasses.replace(stage, trains=stage.trains or list(parts)))
             lengths.append(length)
+        else:
+            left_out.append(stage.name)
+    if left_out:
+        logger.warning(f"max_steps is {max_steps}: nothing is left for the stages {', '.join(left_out)}.")
     return Curriculum(planned, lengths, **arguments)
 
 
@@ -295,11 +332,14 @@ def _of_part(value, part: str):
 
 
 @functools.lru_cache
-def _schedule(name: str, warmup_steps: int, length: int):
+def _schedule(name: str, warmup_steps: int, length: int, arguments: tuple = ()):
     """transformers' own schedule as a function: step of the stage -> factor of the peak."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     name = "constant_with_warmup" if name == "constant" else name
-    scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=length)
+    try:
+        scheduler = get_scheduler(name, optimizer, warmup_steps, length, dict(arguments))
+    except TypeError as error:
+        raise ValueError(f"lr_scheduler_type {name} needs other lr_scheduler_kwargs: {error}.") from error
     if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
         raise ValueError(
             f"lr_scheduler_type {name} is no function of the step alone; take linear, cosine or constant."

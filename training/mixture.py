@@ -9,6 +9,9 @@ import numpy as np
 from .curriculum import Stage
 
 
+LARGEST_RATIO = 2.0  # of a task's validation loss to the one before
+
+
 @dataclass(frozen=True)
 class MixtureArguments:
     """The `mixture` of a configuration.
@@ -74,6 +77,12 @@ class Mixture:
             ValueError: if a weight names no dataset and no task, nothing is drawn from, or an optimizer step would have to take
                 a sample twice.
         """
+        taught = {task for dataset in self.datasets for task in dataset.tasks}
+        if unknown := [task for task in stage.tasks or [] if task not in taught]:
+            raise ValueError(
+                f"stage {stage.name!r}: tasks names {unknown[0]!r}, which train_data do not teach; they teach "
+                f"{', '.join(sorted(taught)) or 'no task'}."
+            )
         known = {d.name for d in self.datasets} | {"+".join(d.tasks) for d in self.datasets if d.tasks}
         if unknown := [name for name in stage.weights if name not in known]:
             raise ValueError(
@@ -89,8 +98,8 @@ class Mixture:
         size = self.size(stage)
         if size < batch_size:
             raise ValueError(
-                f"stage {stage.name!r} has {size} samples, fewer than the {batch_size} of an optimizer step: lower "
-                "per_device_train_batch_size or gradient_accumulation_steps."
+                f"stage {stage.name!r} has {size} samples, fewer than the {batch_size} of an optimizer step on all ranks: lower "
+                "per_device_train_batch_size, gradient_accumulation_steps or effective_batch_size."
             )
 
     def size(self, stage: Stage) -> int:
@@ -138,7 +147,11 @@ class Mixture:
         if len(self.last_losses) < 2:
             return None
         before, now = self.last_losses
-        pace = {task: now[task] / before[task] for task in now if before.get(task)}
+        both = [task for task in now if before.get(task, 0) > 0 and math.isfinite(now[task] / before[task])]
+        if not both:
+            return None
+        # A loss that multiplies must not leave nothing for the other tasks.
+        pace = {task: min(now[task] / before[task], LARGEST_RATIO) for task in both}
         exponentials = {task: math.exp(ratio / self.arguments.adaptive) for task, ratio in pace.items()}
         mean = sum(exponentials.values()) / len(exponentials)
         factors = {task: value / mean for task, value in exponentials.items()}

@@ -28,9 +28,8 @@ def sample_losses(logits: torch.Tensor, labels: torch.Tensor, shifted: bool) -> 
     labels = labels.to(logits.device)
     rows = []
     for row, targets in zip(logits, labels, strict=True):  # one by one: all of a batch in fp32 is large
-        learned = targets != IGNORED_LABEL
-        total = functional.cross_entropy(row[learned].float(), targets[learned], reduction="sum")
-        rows.append(torch.stack([total, learned.sum().float()]))
+        total = functional.cross_entropy(row.float(), targets, ignore_index=IGNORED_LABEL, reduction="sum")
+        rows.append(torch.stack([total, (targets != IGNORED_LABEL).sum().float()]))
     return torch.stack(rows)
 
 

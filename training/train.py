@@ -124,6 +124,12 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
     model, processor, args, train_data, eval_data, features = prepare_run(config)
     eval_samples = sorted(eval_data.usable, key=lambda one: one.seconds)  # of like length, side by side
     datasets = train_data.mixture_datasets()
+    stages = config.stages
+    if stages is None:
+        enough = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        tasks = [one.tasks for one in datasets if one.weight > 0 and len(one.samples) >= enough]
+        # What starts from an adapter has been through the stages before.
+        stages = default_stages([] if config.model.adapter else tasks, args.num_train_epochs, args.max_steps_given)
     return SpeechVerseTrainer(
         model=model,
         args=args,
@@ -131,8 +137,7 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
         eval_dataset=InstructionDataset(eval_samples, processor, features, args.seed) if eval_samples else None,
         data_collator=Collator(processor),
         processing_class=processor,
-        stages=config.stages
-        or default_stages([d.tasks for d in datasets], args.num_train_epochs, args.max_steps_given),
+        stages=stages,
         mixture=Mixture(datasets, config.mixture),
     )
 

@@ -87,21 +87,42 @@ class SpeechVerseTrainer(AtomicCheckpointsMixin, DeepSpeedMixin, Trainer):
             },
             warmup_steps=args.warmup_steps,
             lr_scheduler_type=args.lr_scheduler_type.value,
+            lr_scheduler_kwargs=args.lr_scheduler_kwargs,
         )
         costs = TokenCosts.of(self.model, self.processing_class, cached=dataset.features is not None)
-        draws = StepDraws(self.curriculum, self.mixture, self.batch_size, args.seed)
+        draws = StepDraws(
+            self.curriculum, self.mixture, self.batch_size, args.seed if args.data_seed is None else args.data_seed
+        )
         self.planner = StepPlanner(draws, dataset, costs, args.gradient_accumulation_steps * args.world_size)
+        self._refuse_decisions_on_nothing()
         self.steps_per_round = self._steps_per_round()
         self.mixture_callback = MixtureCallback(self.mixture, dataset, self.steps_per_round)
         self.gradient_guard.steps_per_round = self.preemption.steps_per_round = self.steps_per_round
         for callback in (
             PassesOverData(self.batch_size, len(dataset)),
             self.mixture_callback,
-            CurriculumCallback(self.curriculum, self.gates, self.gradient_guard, self.steps_per_round),
+            CurriculumCallback(
+                self.curriculum, self.gates, self.learning_rate, self.gradient_guard, self.steps_per_round
+            ),
             self.gradient_guard,
             self.preemption,
         ):
             self.add_callback(callback)
+
+    def _refuse_decisions_on_nothing(self) -> None:
+        """A stage that waits for a validation loss would wait for ever without one."""
+        plateaus = [stage.until for stage in self.curriculum.stages if stage.until is not None]
+        adaptive = self.mixture.arguments.adaptive is not None
+        if not plateaus and not adaptive:
+            return
+        key = "until" if plateaus else "mixture.adaptive"
+        if self.eval_dataset is None or self.args.eval_strategy == IntervalStrategy.NO:
+            raise ValueError(f"{key} follows validation losses: give eval_data, and eval_strategy: steps or epoch.")
+        tasks = {task_name(checked.sample.tasks) for checked in self.eval_dataset.checked}
+        if unknown := [plateau.task for plateau in plateaus if plateau.task not in tasks | {None}]:
+            raise ValueError(
+                f"until names task {unknown[0]}, which eval_data lack; they have {', '.join(sorted(tasks))}."
+            )
 
     def _steps_per_round(self) -> int:
         """Optimizer steps from one evaluation to the next, or of a pass over the data."""

@@ -37,23 +37,33 @@ def test_epochs_are_passes_over_the_samples_of_the_stage():
     assert planned.lengths == [25, 3]  # 200 / 8; 17 / 8, begun
 
 
-def test_max_steps_cuts_the_run():
+def test_max_steps_cuts_the_run(caplog):
     stages = [Stage("one", steps=5), Stage("two", steps=5), Stage("three", steps=5)]
     planned = plan_curriculum(stages, PARTS, lambda s: 1, 1, max_steps=7, learning_rates=RATES)
     assert planned.lengths == [5, 2] and planned.max_steps == 7
+    assert "max_steps is 7: nothing is left for the stages three" in caplog.text
 
 
 def test_what_does_not_learn_has_no_learning_rate_and_what_joins_warms_up():
-    planned = curriculum(warmup_steps=4, lr_scheduler_type="linear")
+    planned = curriculum(warmup_steps=2, lr_scheduler_type="linear")
     assert [planned.learning_rate("lora", step) for step in range(4)] == [0.0] * 4
     assert [planned.learning_rate("projector", step) for step in range(8)] == pytest.approx(
-        [0, 0.25e-3, 0.5e-3, 0.75e-3] + [1e-3] * 4  # goes on learning at its peak when LoRA joins
+        [0, 0.5e-3, 1e-3, 1e-3] + [1e-3] * 4  # goes on learning at its peak when LoRA joins
     )
     assert [planned.learning_rate("lora", step) for step in range(4, 8)] == pytest.approx(
-        [0, 1.25e-4, 2.5e-4, 3.75e-4]
+        [0, 2.5e-4, 5e-4, 5e-4]
     )
     # The last stage decays as the run says.
     assert [planned.learning_rate("projector", step) for step in (8, 13, 17)] == pytest.approx([1e-3, 0.5e-3, 0.1e-3])
+
+
+@pytest.mark.parametrize(
+    "given, length, steps", [(100, 8, 4), (3, 8, 3), (0.25, 8, 2), (0.9, 8, 4), (0, 8, 0), (100, 1, 0)]
+)
+def test_warmup_of_the_run_is_at_most_half_of_a_stage(given, length, steps):
+    planned = curriculum(Stage("only", steps=length), warmup_steps=given)
+    rates = [planned.learning_rate("lora", step) / RATES["lora"] for step in range(length)]
+    assert rates == pytest.approx([step / steps if step < steps else 1.0 for step in range(length)])
 
 
 def test_stage_has_rates_and_schedules_of_its_own():
@@ -92,8 +102,9 @@ def test_mean_is_over_the_tasks_of_the_stage():
     planned = curriculum(Stage("some", tasks=["asr"], steps=9, until=Plateau(1)))
     planned.note_evaluation(1, {"asr": 2.0, "er": 5.0})
     assert planned.best_loss == 2.0
+    assert planned.note_evaluation(2, {"asr": 1.0, "asr+er": 0.1, "er": 0.1}) is None and planned.best_loss == 1.0
     with pytest.raises(ValueError, match="'some' has until, but eval_data hold none of its tasks"):
-        planned.note_evaluation(2, {"er": 5.0})
+        planned.note_evaluation(3, {"er": 5.0})
     named = curriculum(Stage("named", steps=9, until=Plateau(1, "st")))
     with pytest.raises(ValueError, match="waits for the validation loss of st, which eval_data lack; they have asr"):
         named.note_evaluation(1, {"asr": 2.0})
@@ -124,6 +135,11 @@ def test_default_is_the_papers():
     assert [stage.tasks for stage in default_stages([("asr",)], 5)] == [["asr"], None]
     assert len(default_stages([("ic",), ("asr", "ic")], 5)) == 1  # joint answers alone are no ASR data
     assert default_stages([()], 5, max_steps=7)[0].steps == 7
+    assert [stage.steps for stage in default_stages([("asr",), ("ic",)], 5, max_steps=20)] == [
+        4,
+        4,
+        20,
+    ]  # cut to what is left
 
 
 def test_a_joint_sample_is_learned_where_all_its_tasks_are():
@@ -143,6 +159,9 @@ def test_a_joint_sample_is_learned_where_all_its_tasks_are():
         ([{"name": "a", "steps": 0}], "is to last 0"),
         ([{"name": "a", "steps": 1, "trains": ["encoder"]}], "lists some of projector, lora, audio_tower"),
         ([{"name": "a", "steps": 1, "lr": 1.0}], "unknown key lr"),
+        ([{"name": "a", "steps": 1, "tasks": []}], "key tasks is empty"),
+        ([{"name": "a", "steps": 1, "weights": {"ic": -1.0}}], "the weight of ic is below 0"),
+        ([{"name": "a", "steps": 1, "learning_rate": {"lora": -0.1}}], "key learning_rate is .* not below 0"),
         ([{"name": "a", "steps": 1, "until": {"patience": 0}}], r"\[0\]\.until: key patience is 0"),
         (
             [{"name": "a", "steps": 1, "trains": ["lora"], "learning_rate": {"projector": 1.0}}],
@@ -160,6 +179,20 @@ def test_what_cannot_learn_is_refused():
         curriculum(Stage("tune", trains=["audio_tower"], steps=1))
     with pytest.raises(ValueError, match="is no function of the step alone"):
         curriculum(Stage("odd", steps=1, lr_scheduler_type="reduce_lr_on_plateau"))
+
+
+def test_schedules_of_the_run_get_their_arguments():
+    arguments = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}
+    planned = curriculum(Stage("only", steps=10), **arguments)
+    assert planned.learning_rate("lora", 10) == pytest.approx(0.1 * RATES["lora"])
+
+
+def test_other_lengths_than_before_are_told_of(caplog):
+    state = curriculum(Stage("a", steps=8), Stage("b", steps=4)).state_dict()
+    curriculum(Stage("a", steps=8), Stage("b", steps=4)).load_state_dict(state)
+    assert not caplog.text
+    curriculum(Stage("a", steps=4), Stage("b", steps=4)).load_state_dict(state)
+    assert "were planned for [8, 4] steps, and now are for [4, 4]" in caplog.text
 
 
 def test_curriculum_has_a_stage():

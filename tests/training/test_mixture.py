@@ -83,7 +83,11 @@ def test_wrong_stages_are_refused():
             Stage("x", steps=1, weights={"sf": 1.0}),
             r"weights names 'sf', no dataset and no task; there are a/asr, asr",
         ),
-        (Stage("x", steps=1, tasks=["st"]), "learns st: train_data have nothing of it"),
+        (
+            Stage("x", steps=1, tasks=["asr", "st"]),
+            "tasks names 'st', which train_data do not teach; they teach asr, er, ic",
+        ),
+        (Stage("x", steps=1, tasks=["er"], weights={"er": 0.0}), "learns er: train_data have nothing of it"),
         (Stage("x", steps=1, tasks=["er"]), "has 90 samples, fewer than the 128 of an optimizer step"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -107,6 +111,16 @@ def test_slower_tasks_are_drawn_more():
     assert mixture.shares(Stage("all", steps=1), 19) == pytest.approx(before)
     after = before * [factors["asr"], factors["ic"], factors["er"], 1.0]
     assert mixture.shares(Stage("all", steps=1), 20) == pytest.approx(after / after.sum())
+
+
+def test_losses_that_explode_or_vanish_leave_every_task_its_share():
+    mixture = make_mixture(adaptive=0.5)
+    mixture.note_evaluation(1, {"asr": 0.001, "ic": 0.0, "er": 1.0})
+    factors = mixture.note_evaluation(2, {"asr": 50.0, "ic": 1.0, "er": float("nan")})
+    assert factors == {"asr": pytest.approx(1.0)}  # of the others there is nothing to be told
+    factors = mixture.note_evaluation(3, {"asr": 50.0, "ic": 500.0, "er": 1.0})
+    assert factors["ic"] / factors["asr"] == pytest.approx(np.exp((2 - 1) / 0.5))  # a ratio counts as 2 at most
+    assert np.isfinite(mixture.shares(Stage("all", steps=1), 3)).all()
 
 
 def test_nothing_is_followed_unless_asked():

@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_models import save_bases
-from torch.optim.lr_scheduler import LRScheduler
 from training_runs import run_on_two_ranks
 from transformers import AutoModel, TrainerCallback
 
 from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor, TaskBank
 from speechverse.processing.tasks_speechverse import Task
 from speechverse.training.arguments import SpeechVerseTrainingArguments
-from speechverse.training.data.dataset import InstructionDataset
+from speechverse.training.curriculum import Stage
+from speechverse.training.data.dataset import Collator, InstructionDataset
+from speechverse.training.data.filters import FilterRules, check_samples
 from speechverse.training.data.manifest import ManifestSource, load_samples
 from speechverse.training.trainer import SpeechVerseTrainer
 
@@ -33,17 +34,6 @@ ZERO = {
     "bf16": {"enabled": "auto"},
     "zero_optimization": {"stage3_param_persistence_threshold": 0},
 }
-
-
-class LateLoRA(LRScheduler):
-    """LoRA joins at the second step; every group falls to nothing by the fourth."""
-
-    def get_lr(self):
-        step = self.last_epoch
-        return [
-            0.0 if group["name"].startswith("lora") and step < 1 else base * (1 - step / 4)
-            for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True)
-        ]
 
 
 class Watcher(TrainerCallback):
@@ -62,12 +52,6 @@ class Watcher(TrainerCallback):
 class Trainer(SpeechVerseTrainer):
     """Its second checkpoint is the best."""
 
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        if self.lr_scheduler is None:
-            self.lr_scheduler = LateLoRA(self.optimizer if optimizer is None else optimizer)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
     def evaluate(self, *args, **kwargs):
         measured = super().evaluate(*args, **kwargs)
         return measured | {"eval_quality": -abs(self.state.global_step - 2)}
@@ -84,6 +68,7 @@ def train(settings: dict) -> dict:
     tasks = TaskBank([Task(id="colour", name="colour-naming", tag="C", prompts=["which colour ?", "say it ."])])
     processor = SpeechVerseProcessor.for_model(model, tasks)
     samples = load_samples(ManifestSource(settings["manifest"], instruction="say it .", target="$answer"), tasks)
+    checked = check_samples(samples, FilterRules(processor), workers=1)
     deepspeed = None
     if settings["stage"]:
         deepspeed = ZERO | {"zero_optimization": ZERO["zero_optimization"] | {"stage": settings["stage"]}}
@@ -94,6 +79,8 @@ def train(settings: dict) -> dict:
         per_device_eval_batch_size=2,
         learning_rate=1e-2,
         lora_learning_rate=5e-3,
+        warmup_steps=0,
+        lr_scheduler_type="linear",
         bf16=settings["bf16"],
         gradient_checkpointing=True,
         logging_steps=1,
@@ -114,12 +101,13 @@ def train(settings: dict) -> dict:
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=InstructionDataset(samples, processor),
+        train_dataset=InstructionDataset(checked, processor),
         # The first rank's recordings are of two lengths, the second's of one.
-        eval_dataset=InstructionDataset([samples[index] for index in (0, 5, 0, 0)], processor),
-        data_collator=processor.pad,
+        eval_dataset=InstructionDataset([checked[index] for index in (0, 5, 0, 0)], processor),
+        data_collator=Collator(processor),
         processing_class=processor,
         callbacks=[watcher],
+        stages=[Stage("align", trains=["projector"], steps=1), Stage("all", steps=3)],
     )
     trainer.train(resume_from_checkpoint=settings.get("resume"))
     trainer.save_model()
@@ -212,8 +200,8 @@ def test_zero_makes_the_steps_of_one_process(stage, audio, text, run):
 def test_groups_follow_their_own_learning_rates(stage, run):
     rates = run(stage)[0]["rates"]
     assert rates == run(None)[0]["rates"]
-    assert [seen["projector"] for seen in rates] == pytest.approx([1e-2, 7.5e-3, 5e-3, 2.5e-3])
-    assert [seen["lora"] for seen in rates] == pytest.approx([0, 3.75e-3, 2.5e-3, 1.25e-3])
+    assert [seen["projector"] for seen in rates] == pytest.approx([1e-2, 1e-2, 2e-2 / 3, 1e-2 / 3])
+    assert [seen["lora"] for seen in rates] == pytest.approx([0, 5e-3, 1e-2 / 3, 5e-3 / 3])
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -1,6 +1,7 @@
 """The curriculum as a callback: which part learns in which step, and when a stage ends."""
 
 import logging
+from collections.abc import Callable
 
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
@@ -22,13 +23,22 @@ class CurriculumCallback(TrainerCallback, ExportableState):
     Args:
         curriculum ([`Curriculum`]): the stages.
         gates ([`GradientGates`]): of the model's parts.
+        learning_rate (`Callable[[str, int], float]`): of a part in an optimizer step.
         guard ([`GradientGuard`]): another stage brings gradients of another size, so it starts to watch anew.
         steps_per_round (`int`): evaluations decide at multiples of it, beyond which no data are read ahead.
     """
 
-    def __init__(self, curriculum: Curriculum, gates: GradientGates, guard: GradientGuard, steps_per_round: int):
+    def __init__(
+        self,
+        curriculum: Curriculum,
+        gates: GradientGates,
+        learning_rate: Callable[[str, int], float],
+        guard: GradientGuard,
+        steps_per_round: int,
+    ):
         self.curriculum = curriculum
         self.gates = gates
+        self.learning_rate = learning_rate
         self.guard = guard
         self.steps_per_round = steps_per_round
         self._index = None  # the stage that the gates stand for
@@ -46,6 +56,10 @@ class CurriculumCallback(TrainerCallback, ExportableState):
         self._index = None
 
     def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        # An evaluation may have ended a stage since the schedule looked, a resumed run may have other rates, and the schedule
+        # waits where an update was not finite.
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(group["name"].split()[0], state.global_step)
         index = self.curriculum.index_at(state.global_step)
         if index == self._index:
             return

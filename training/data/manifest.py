@@ -130,6 +130,8 @@ def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place:
     if not record.get("audio"):
         raise ValueError(f"{place}: field audio is missing or empty.")
     task = source.task or record.get("task")
+    if task in tasks:
+        task = tasks[task].id  # it may have been given by its name
     instructions = source.instruction or record.get("instruction")
     filled = {}
     if not instructions:

@@ -1,8 +1,20 @@
 """Mappings out of YAML -> dataclasses, strictly: what is unknown, missing or of the wrong kind is named."""
 
+import re
 import types
 from dataclasses import MISSING, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+
+class NumberLoader(yaml.SafeLoader):
+    """Reads YAML as its version 1.2 has it: 1e-3 is a number. PyYAML takes it for a text."""
+
+
+NumberLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
+)
 
 
 def build(cls, values, where: str):
