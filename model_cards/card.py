@@ -89,6 +89,7 @@ def make_card(
         name=repo_id.split("/")[-1] if repo_id else release.resolve().name,
         repo_id=repo_id,
         address=repo_id or ".",
+        license=license,
         config=model.config,
         bases=[asdict(base) for base in bases],
         folders=[] if standalone else [base.id for base in bases if not base.on_hub],

@@ -126,6 +126,7 @@ def test_weights_can_be_rounded(checkpoint, tmp_path):
 
 def test_card_says_what_it_is(checkpoint, bases, tmp_path):
     card = ModelCard.load(release(checkpoint, tmp_path, license="cc-by-4.0") / "README.md")
+    assert "What was learned is under cc-by-4.0." in card.text and "not stated" not in card.text
     assert card.data.library_name == "transformers" and card.data.license == "cc-by-4.0"
     assert card.data.pipeline_tag == "audio-text-to-text" and "speechverse" in card.data.tags
     assert card.data.base_model is None  # these bases are folders: the Hub does not know them

@@ -50,9 +50,7 @@ def test_what_does_not_learn_has_no_learning_rate_and_what_joins_warms_up():
     assert [planned.learning_rate("projector", step) for step in range(8)] == pytest.approx(
         [0, 0.5e-3, 1e-3, 1e-3] + [1e-3] * 4  # goes on learning at its peak when LoRA joins
     )
-    assert [planned.learning_rate("lora", step) for step in range(4, 8)] == pytest.approx(
-        [0, 2.5e-4, 5e-4, 5e-4]
-    )
+    assert [planned.learning_rate("lora", step) for step in range(4, 8)] == pytest.approx([0, 2.5e-4, 5e-4, 5e-4])
     # The last stage decays as the run says.
     assert [planned.learning_rate("projector", step) for step in (8, 13, 17)] == pytest.approx([1e-3, 0.5e-3, 0.1e-3])
 
