@@ -47,9 +47,7 @@ def kills(seed: int, number: int) -> list[tuple[int, str]]:
     return sorted(moments.items())
 
 
-@pytest.mark.parametrize(
-    "seed, number", [(0, 4), *(pytest.param(seed, 10, marks=pytest.mark.slow) for seed in range(3))]
-)
+@pytest.mark.parametrize("seed, number", [pytest.param(seed, 10, marks=pytest.mark.slow) for seed in range(3)])
 def test_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(seed, number, start, uninterrupted, tmp_path):
     for step, moment in kills(seed, number):
         assert start(tmp_path, step, moment) == -signal.SIGKILL, (step, moment)

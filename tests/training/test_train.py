@@ -117,6 +117,7 @@ def test_resuming_without_a_checkpoint_starts_anew(finished, train_here, tmp_pat
     assert logged(tmp_path / "new", "loss") == pytest.approx(logged(finished, "loss")[:1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_cache_that_two_ranks_filled_trains_the_same_model(
     finished, environment, config_file, train_here, tmp_path, monkeypatch
 ):
