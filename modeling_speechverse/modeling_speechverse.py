@@ -27,12 +27,13 @@ from .audio_encoders import Convolution, audio_encoder_family, length_mask, outp
 from .base_checkpoints import HUB_ARGUMENTS, describe_base, resolve_base
 from .configuration_speechverse import SpeechVerseConfig, choose_strides
 from .frozen_parts import language_model_class
+from .generation_speechverse import DEFAULT_MAX_NEW_TOKENS, constrained_generation
+from .label_scoring import score_sequences
 
 
 logger = logging.get_logger(__name__)
 
 AUDIO_TOKEN = "<audio>"
-DEFAULT_MAX_NEW_TOKENS = 256  # transformers' own default would end an answer after 20 tokens, without a word
 
 
 @dataclass
@@ -46,11 +47,14 @@ class SpeechVerseAudioFeatures(BaseModelOutputWithPooling):
             The projected frames, at about 12.5 Hz; beyond an audio's end they mean nothing.
         attention_mask (`torch.BoolTensor` of shape `(num_audios, projected frames)`):
             True on the projected frames that are real.
+        last_hidden_state_mask (`torch.BoolTensor` of shape `(num_audios, frames)`):
+            True on the encoder's frames that are real.
         hidden_states, attentions (`tuple[torch.FloatTensor]`):
             The encoder's own, where they were asked for.
     """
 
     attention_mask: torch.BoolTensor | None = None
+    last_hidden_state_mask: torch.BoolTensor | None = None
 
 
 @dataclass
@@ -358,6 +362,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             hidden_states=encoded.get("hidden_states"),
             attentions=encoded.get("attentions"),
             attention_mask=length_mask(projected_lengths, projected.shape[1]),
+            last_hidden_state_mask=length_mask(lengths, encoded.last_hidden_state.shape[1]),
         )
 
     def get_placeholder_mask(self, input_ids: torch.LongTensor, num_frames: torch.LongTensor) -> torch.BoolTensor:
@@ -504,11 +509,16 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
         input_features_mask: torch.LongTensor | None = None,
         audio_hidden_states: torch.FloatTensor | None = None,
         audio_hidden_states_mask: torch.LongTensor | None = None,
+        constraint=None,
         **generate_kwargs,
     ):
         """Generates answers: greedy, beams, sampling, n-best, streamed; whatever the LLM's own `generate` does.
 
         Args:
+            constraint (*optional*): the answers that may be given, as [`SpeechVerseProcessor.constraint`] makes them, for
+                all rows; or a list of these, one for each. Every answer is then one of them, whole. An automaton over
+                token ids, whose state 0 begins: its `edges[state]` map tokens to states, its `otherwise[state]` is
+                where all other tokens lead, below 0 nowhere.
             **generate_kwargs: `max_new_tokens` (256 unless the generation config says otherwise), `num_beams`, `do_sample`, `num_return_sequences`, `streamer`, ...
             The rest is as in [`SpeechVerseModel.forward`].
 
@@ -518,7 +528,7 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
         Raises:
             ValueError: if the input of a decoder-only LLM is padded on the right, where it would go on writing.
         """
-        embedded = super().forward(
+        embedded = self._embed_to_answer(
             input_ids=input_ids,
             attention_mask=attention_mask,
             input_values=input_values,
@@ -527,17 +537,70 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
             input_features_mask=input_features_mask,
             audio_hidden_states=audio_hidden_states,
             audio_hidden_states_mask=audio_hidden_states_mask,
-            return_dict=True,
         )
-        if not self.config.is_encoder_decoder and not embedded.attention_mask[:, -1].all():
-            raise ValueError("A decoder-only LLM generates after its input: pad it on the left, not on the right.")
-        self.language_model.generation_config = self.generation_config  # ours is the one that is saved and edited
-        unbounded = self.generation_config.max_new_tokens is None and self.generation_config.max_length in (None, 20)
+        config = self.generation_config  # ours is the one that is saved and edited
+        if constraint is not None:
+            config, generate_kwargs = constrained_generation(
+                constraint, len(input_ids), self.config.is_encoder_decoder, config, generate_kwargs
+            )
+        unbounded = config.max_new_tokens is None and config.max_length in (None, 20)
         if unbounded and not {"max_new_tokens", "max_length", "generation_config"} & generate_kwargs.keys():
             generate_kwargs["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
-        return self.language_model.generate(
-            inputs_embeds=embedded.inputs_embeds, attention_mask=embedded.attention_mask, **generate_kwargs
-        )
+        self.language_model.generation_config = config
+        try:
+            return self.language_model.generate(
+                inputs_embeds=embedded.inputs_embeds, attention_mask=embedded.attention_mask, **generate_kwargs
+            )
+        finally:
+            self.language_model.generation_config = self.generation_config
+
+    @torch.no_grad()
+    def score_labels(
+        self,
+        label_ids: list[list[int]] | list[list[list[int]]],
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        max_rows: int = 64,
+        **audio_inputs,
+    ) -> torch.FloatTensor:
+        """How likely each of several answers is, from one pass over the input.
+
+        Tokens that answers begin with alike are run through the decoder once.
+
+        Args:
+            label_ids (`list[list[int]]`): the tokens of each answer with its end, as [`SpeechVerseProcessor.label_ids`] makes
+                them; or a list of such lists, one for each row of the batch.
+            max_rows (`int`, *optional*, defaults to 64): sequences that go through the decoder at once; bounds the memory.
+            The rest is as in [`SpeechVerseModel.forward`].
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, labels)`: log-probabilities (nats), sums over an answer's tokens; minus
+            infinity where a row has fewer labels than another. Their softmax shares out certainty among the labels.
+
+        Raises:
+            ValueError: if a row has no labels or an empty one, or a decoder-only LLM's input is padded on the right.
+        """
+        embedded = self._embed_to_answer(input_ids=input_ids, attention_mask=attention_mask, **audio_inputs)
+        batch_size = embedded.inputs_embeds.shape[0]
+        shared = not label_ids or not label_ids[0] or not isinstance(label_ids[0][0], (list, tuple))
+        rows = [label_ids] * batch_size if shared else label_ids
+        if len(rows) != batch_size or not all(row and all(row) for row in rows):
+            raise ValueError(
+                f"{batch_size} inputs need a list of labels, or one for each, and tokens in every label; there are "
+                f"{[list(map(len, row)) for row in rows]} tokens."
+            )
+        return score_sequences(self.language_model, embedded.inputs_embeds, embedded.attention_mask, rows, max_rows)
+
+    def _embed_to_answer(self, **inputs) -> SpeechVerseModelOutput:
+        """The embedded input that an answer goes on from.
+
+        Raises:
+            ValueError: if the input of a decoder-only LLM is padded on the right, where it would go on writing.
+        """
+        embedded = super().forward(**inputs, return_dict=True)
+        if not self.config.is_encoder_decoder and not embedded.attention_mask[:, -1].all():
+            raise ValueError("A decoder-only LLM generates after its input: pad it on the left, not on the right.")
+        return embedded
 
 
 def default_lora_targets(text_config) -> list[str]:

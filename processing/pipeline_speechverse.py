@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch.utils.data import DataLoader
-from transformers import BatchFeature, Pipeline, TextStreamer
+from transformers import Pipeline, TextStreamer
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .processing_speechverse import flatten_audio
+from .questions_speechverse import NO_SPEECH, SPEECH_TASK, Question, make_question
+
+
+TEXT_INPUTS = ("input_ids", "attention_mask")
 
 
 class CallbackStreamer(TextStreamer):
@@ -71,9 +76,7 @@ class SpeechInstructionPipeline(Pipeline):
             KeyError: if the model's bank has no such task.
             ValueError: if an input has no recording or no instruction, or its task needs something that is not given.
         """
-        if isinstance(instruction, (list, tuple)):
-            if not isinstance(inputs, (list, tuple)):
-                raise ValueError("A list of instructions needs a list of inputs, one for each.")
+        if isinstance(instruction, (list, tuple)) and isinstance(inputs, (list, tuple)):
             if len(inputs) != len(instruction):
                 raise ValueError(
                     f"There are {len(instruction)} instructions for {len(inputs)} inputs; give one for each."
@@ -101,25 +104,61 @@ class SpeechInstructionPipeline(Pipeline):
         task=None,
         labels=None,
         sampling_rate=None,
+        constrained=None,
+        return_scores=None,
+        top_k=None,
+        min_score=None,
+        hints=None,
+        hint_bonus=None,
+        no_speech_threshold=None,
         callback=None,
         generate_kwargs=None,
         **kwargs,
     ):
         asked = {name for known in self.processor.tasks for name in known.fields}
         values = {name: kwargs.pop(name) for name in asked & kwargs.keys()}
-        given = {
+        if top_k is not None and kwargs.get("do_sample"):  # then it is an option of sampling
+            kwargs["top_k"], top_k = top_k, None
+        _check_range("top_k", top_k, 1, None)
+        _check_range("min_score", min_score, 0, 1)
+        _check_range("no_speech_threshold", no_speech_threshold, 0, 1)
+        if hint_bonus is not None and not hints:
+            raise ValueError("hint_bonus is given without hints.")
+        preprocess = {
             "instruction": instruction,
             "task": task,
             "labels": labels,
             "values": values or None,
             "sampling_rate": sampling_rate,
+            "constrained": constrained,
+            "scored": return_scores or top_k is not None or min_score is not None or None,
+            "hints": hints,
+            "detect_speech": no_speech_threshold is not None or None,
         }
         generate_kwargs = {**(generate_kwargs or {}), **kwargs}
         if callback is not None:
             generate_kwargs["streamer"] = CallbackStreamer(self.processor.tokenizer, callback)
-        return {k: v for k, v in given.items() if v is not None}, generate_kwargs, {}
+        forward = generate_kwargs | ({} if hint_bonus is None else {"hint_bonus": hint_bonus})
+        forward |= {"no_speech_threshold": no_speech_threshold}
+        postprocess = {
+            "return_scores": return_scores,
+            "top_k": top_k,
+            "min_score": min_score,
+            "no_speech_threshold": no_speech_threshold,
+        }
+        return _given(preprocess), _given(forward), _given(postprocess)
 
-    def preprocess(self, inputs, instruction=None, task=None, labels=None, values=None, sampling_rate=None):
+    def preprocess(
+        self,
+        inputs,
+        instruction=None,
+        task=None,
+        labels=None,
+        values=None,
+        sampling_rate=None,
+        detect_speech=False,
+        **decoding,
+    ):
         inputs = _as_dict(inputs)
         audios = [] if inputs.get("audio") is None else flatten_audio(inputs["audio"])
         if not audios:
@@ -127,49 +166,147 @@ class SpeechInstructionPipeline(Pipeline):
                 "The input has no recording: give a path, or a dict with 'audio'; "
                 f"it has {', '.join(inputs) or 'nothing'}."
             )
-        if inputs.get("instruction") is not None or inputs.get("task") is not None:
-            instruction, task = inputs.get("instruction"), inputs.get("task")  # what comes with an input goes first
-        if instruction is not None and not isinstance(instruction, str):
-            raise ValueError(f"An input's instruction is {instruction!r}; it must be one piece of text.")
-        if (instruction is None) == (task is None):
-            raise ValueError("An input needs an instruction or a task, and not both.")
-        if instruction is None:
-            known = self.processor.tasks.find(task)
-            brought = {name: inputs[name] for name in ("labels", *known.fields) if inputs.get(name) is not None}
-            values = {"labels": labels, **(values or {}), **brought}
-            labels, instruction = values["labels"], known.instruction(**values)
-        elif labels is not None or values:
-            raise ValueError(
-                "labels, and what else a task asks for, need a task; an input has an instruction instead."
-            )
+        call = _given({"instruction": instruction, "task": task, "labels": labels, **(values or {})})
+        asked, several = _questions_of(inputs, call, self.processor)
+        questions = [make_question(self.processor, one, **decoding) for one in asked]
+        if detect_speech:
+            questions.insert(0, self._speech_question(len(audios)))
         placeholder = self.processor.audio_token
-        if max(1, instruction.count(placeholder)) != len(audios):
-            raise ValueError(
-                f"The instruction has {instruction.count(placeholder)} {placeholder} placeholders for {len(audios)} "
-                "recordings."
-            )
+        for question in questions:
+            if max(1, question.instruction.count(placeholder)) != len(audios):
+                raise ValueError(
+                    f"The instruction has {question.instruction.count(placeholder)} {placeholder} placeholders for "
+                    f"{len(audios)} recordings."
+                )
         rate = inputs.get("sampling_rate", sampling_rate)
-        example = self.processor.encode(instruction, audios, sampling_rate=rate)
-        return {"example": example, "reading": {"task": task, "labels": labels}}
+        features = [self.processor.extract_features(audio, rate) for audio in audios]
+        name = self.processor.audio_input_name
+        input_ids = [
+            self.processor.encode_features(question.instruction, name, features)["input_ids"] for question in questions
+        ]
+        return {"features": {name: features}, "input_ids": input_ids, "questions": questions, "several": several}
 
-    def _forward(self, model_inputs, **generate_kwargs):
-        readings = model_inputs.pop("readings")
-        generate_kwargs = self._prepare_generate_kwargs(generate_kwargs)
-        sequences = self.model.generate(**model_inputs, **generate_kwargs)
+    def _speech_question(self, num_audios: int) -> Question:
+        if num_audios > 1:
+            raise ValueError("no_speech_threshold is for inputs of one recording each.")
+        if SPEECH_TASK not in self.processor.tasks or NO_SPEECH not in self.processor.tasks[SPEECH_TASK].labels:
+            raise ValueError(
+                f"no_speech_threshold needs a model that was taught speech detection: the task {SPEECH_TASK!r} with the "
+                f"label {NO_SPEECH!r}."
+            )
+        return make_question(self.processor, {"task": SPEECH_TASK}, scored=True)
+
+    def _forward(self, model_inputs, no_speech_threshold=None, hint_bonus=None, **generate_kwargs):
+        questions = model_inputs["questions"]
+        if hint_bonus is not None and not any(question.hint_ids for asked in questions for question in asked):
+            raise ValueError("hint_bonus is given without hints.")
+        answers = [[None] * len(asked) for asked in questions]
+        remaining = [(item, index) for item, asked in enumerate(questions) for index in range(len(asked))]
+        audio = model_inputs["audio"]
+        if len(remaining) > len(questions):
+            audio = self._encode(audio)
+        if no_speech_threshold is not None:
+            first = [place for place in remaining if place[1] == 0]
+            self._answer(first, model_inputs, audio, answers, {})
+            silent = {item for item, _ in first if self._no_speech(answers[item][0]) > no_speech_threshold}
+            remaining = [(item, index) for item, index in remaining if index > 0 and item not in silent]
+        groups = {}
+        for item, index in remaining:
+            question = questions[item][index]
+            apart = (item, index) if "streamer" in generate_kwargs else None  # a streamer follows one answer at a time
+            groups.setdefault((apart, question.decoding, question.hint_ids is None), []).append((item, index))
+        for places in groups.values():
+            self._answer(places, model_inputs, audio, answers, generate_kwargs, hint_bonus)
+        return {"answers": answers, "questions": questions, "several": model_inputs["several"]}
+
+    def _encode(self, audio: dict) -> dict:
+        """The recordings as the encoder leaves them, so that it runs once for several questions."""
+        encoded = self.model.get_audio_features(**audio)
+        return {
+            "audio_hidden_states": encoded.last_hidden_state,
+            "audio_hidden_states_mask": encoded.last_hidden_state_mask.long(),
+        }
+
+    def _answer(self, places, model_inputs, audio, answers, generate_kwargs, hint_bonus=None):
+        """Fills in the answers to questions of one kind, each given by its input and its index there."""
+        questions = [model_inputs["questions"][item][index] for item, index in places]
+        examples = [{"input_ids": model_inputs["input_ids"][item][index]} for item, index in places]
+        inputs = self._ensure_tensor_on_device(dict(self.processor.pad(examples)), self.device)
+        items = [item for item, _ in places]
+        if items != list(range(len(model_inputs["questions"]))):
+            rows = [row for item in items for row in model_inputs["audio_rows"][item]]
+            audio = {name: tensor[rows] for name, tensor in audio.items()}
+        if questions[0].decoding == "scored":
+            scores = self.model.score_labels([question.label_ids for question in questions], **inputs, **audio)
+            for (item, index), row in zip(places, scores, strict=True):
+                answers[item][index] = row[: len(model_inputs["questions"][item][index].label_ids)]
+            return
+        options = self._prepare_generate_kwargs(dict(generate_kwargs))
+        if questions[0].constraint is not None:
+            options["constraint"] = [question.constraint for question in questions]
+        if questions[0].hint_ids is not None:
+            options["hint_ids"] = [question.hint_ids for question in questions]
+            options |= {} if hint_bonus is None else {"hint_bonus": hint_bonus}
+        sequences = self.model.generate(**inputs, **audio, **options)
         sequences = getattr(sequences, "sequences", sequences)  # of a `GenerateOutput`
-        per_input = len(sequences) // len(readings)
-        return {"sequences": sequences.reshape(len(readings), per_input, -1), "reading": readings}
+        for (item, index), rows in zip(places, sequences.reshape(len(places), -1, sequences.shape[-1]), strict=True):
+            answers[item][index] = rows
 
-    def postprocess(self, model_outputs):
-        # In a batch the iterator hands over one row at a time, and a single input comes as a batch of one.
-        sequences, reading = model_outputs["sequences"], model_outputs["reading"]
-        sequences = sequences.reshape(-1, sequences.shape[-1])
-        reading = reading[0] if isinstance(reading, list) else reading
-        answers = []
-        for text in self.processor.batch_decode(sequences, skip_special_tokens=True):
-            answer, unread = self.processor.read(text, **reading)
-            answers.append({"text": text.strip(), "answer": answer} | ({"unread": unread} if unread else {}))
-        return answers[0] if len(answers) == 1 else answers
+    def postprocess(self, model_outputs, return_scores=False, top_k=None, min_score=None, no_speech_threshold=None):
+        if isinstance(model_outputs["several"], list):  # a batch of one comes whole, others an input at a time
+            model_outputs = {name: values[0] for name, values in model_outputs.items()}
+        answers, questions = model_outputs["answers"], model_outputs["questions"]
+        no_speech = {}
+        if no_speech_threshold is not None:
+            no_speech = {"no_speech": self._no_speech(answers[0])}
+            answers, questions = answers[1:], questions[1:]
+        found = []
+        for question, answer in zip(questions, answers, strict=True):
+            if answer is None:
+                read = self.processor.read("", question.task, question.labels).answer
+                found.append({"text": "", "answer": read} | no_speech)
+            elif question.decoding == "scored":
+                found.append(self._scored(question, answer, return_scores, top_k, min_score) | no_speech)
+            else:
+                texts = self.processor.batch_decode(answer, skip_special_tokens=True)
+                written = [
+                    self._written(question, tokens, text) | no_speech
+                    for tokens, text in zip(answer, texts, strict=True)
+                ]
+                found.append(written[0] if len(written) == 1 else written)
+        return found if model_outputs["several"] else found[0]
+
+    def _written(self, question: Question, tokens: torch.Tensor, text: str) -> dict:
+        if question.constraint is not None:
+            answer, unread = self.processor.read_tokens(tokens, question.constraint, question.task)
+        else:
+            answer, unread = self.processor.read(text, question.task, question.labels)
+        cut_off = not torch.isin(tokens, torch.tensor(self._ends)).any()
+        found = {"text": text.strip(), "answer": answer}
+        return found | ({"unread": unread} if unread else {}) | ({"truncated": True} if cut_off else {})
+
+    @property
+    def _ends(self) -> list[int]:
+        ends = self.model.generation_config.eos_token_id
+        return ends if isinstance(ends, list) else [self.processor.tokenizer.eos_token_id if ends is None else ends]
+
+    def _scored(self, question: Question, log_probabilities, return_scores, top_k, min_score) -> dict:
+        probabilities = self._probabilities(question, log_probabilities)
+        label, score = next(iter(probabilities.items()))
+        found = {"text": label, "answer": label if score >= (min_score or 0) else None, "score": score}
+        if return_scores or top_k is not None:
+            found["scores"] = dict(list(probabilities.items())[:top_k])
+        return found
+
+    def _probabilities(self, question: Question, log_probabilities: torch.Tensor) -> dict[str, float]:
+        """Every label with its share of certainty, the surest first."""
+        task = self.processor.tasks[question.task]
+        shares = (log_probabilities.double() / task.temperature).softmax(-1).tolist()
+        labels = zip(task.classes(question.labels), shares, strict=True)
+        return dict(sorted(labels, key=lambda pair: pair[1], reverse=True))
+
+    def _no_speech(self, log_probabilities: torch.Tensor) -> float:
+        return self._probabilities(Question("", SPEECH_TASK), log_probabilities)[NO_SPEECH]
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
         batch = self._collate([self.preprocess(inputs, **preprocess_params)])
@@ -184,8 +321,43 @@ class SpeechInstructionPipeline(Pipeline):
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def _collate(self, items: list[dict]) -> dict:
-        batch: BatchFeature = self.processor.pad([item["example"] for item in items])
-        return {**batch, "readings": [item["reading"] for item in items]}
+        features = [{"input_ids": [0], **item["features"]} for item in items]
+        audio = {name: tensor for name, tensor in self.processor.pad(features).items() if name not in TEXT_INPUTS}
+        rows = iter(range(sum(len(recordings) for item in items for recordings in item["features"].values())))
+        return {
+            "audio": audio,
+            "audio_rows": [[next(rows) for _ in next(iter(item["features"].values()))] for item in items],
+            **{name: [item[name] for item in items] for name in ("input_ids", "questions", "several")},
+        }
+
+
+def _questions_of(inputs: dict, call: dict, processor) -> tuple[list[dict], bool]:
+    """What is asked about one input, each as [`make_question`] takes it, and whether several questions were put."""
+    brought = any(inputs.get(name) is not None for name in ("instruction", "task"))
+    source = inputs if brought else call  # what comes with an input goes first
+    instruction, task = source.get("instruction"), source.get("task")
+    several = isinstance(instruction, (list, tuple))
+    if several and not instruction:
+        raise ValueError("The list of instructions is empty.")
+    names = {"labels", *(name for known in processor.tasks for name in known.fields)}
+    of_call = {name: value for name, value in call.items() if name in names}
+    of_input = _given({name: inputs.get(name) for name in names})
+    asked = []
+    for one in instruction if several else [instruction]:
+        question = dict(one) if isinstance(one, Mapping) else {"instruction": one}
+        question = _given({"task": task} | question)
+        asked.append(of_call | (of_input if "task" in question else {}) | question)
+    return asked, several
+
+
+def _given(options: dict) -> dict:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_range(name: str, value, least, most):
+    if value is not None and not (least <= value and (most is None or value <= most)):
+        upper = "" if most is None else f" and at most {most}"
+        raise ValueError(f"{name} is {value!r}; it must be at least {least}{upper}.")
 
 
 def _as_dict(inputs) -> dict:

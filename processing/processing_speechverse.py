@@ -12,6 +12,7 @@ from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils import cached_file
 
 from .audio_speechverse import MIN_SECONDS, audio_name, load_audio
+from .constraints_speechverse import ConstraintBuilder, TokenConstraint
 from .tasks_speechverse import TASKS_NAME, ParsedAnswer, TaskBank
 
 
@@ -85,6 +86,7 @@ class SpeechVerseProcessor(ProcessorMixin):
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
+        self.constraints = ConstraintBuilder(tokenizer, self.answer_ids)
 
     @classmethod
     def for_model(cls, model, tasks: TaskBank | None = None, feature_extractor=None, tokenizer=None):
@@ -280,13 +282,20 @@ class SpeechVerseProcessor(ProcessorMixin):
         if features:
             example[input_name] = features
         if target is not None:
+            (answer,) = self.answer_ids([target])
             if self.is_encoder_decoder:
-                example["labels"] = self.tokenizer(target).input_ids
+                example["labels"] = answer
             else:
-                answer = self.tokenizer(target, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]
                 example["labels"] = [IGNORED_LABEL] * len(example["input_ids"]) + answer
                 example["input_ids"] = example["input_ids"] + answer
         return example
+
+    def answer_ids(self, answers: list[str]) -> list[list[int]]:
+        """The tokens that a model writes for answers, their ends included."""
+        if self.is_encoder_decoder:
+            return self.tokenizer(answers).input_ids
+        end = [self.tokenizer.eos_token_id]
+        return [tokens + end for tokens in self.tokenizer(answers, add_special_tokens=False).input_ids]
 
     def extract_features(self, audio, sampling_rate: int | None = None) -> np.ndarray:
         """The encoder's input from one recording: `(samples,)` or `(mel bins, mel frames)`, float32.
@@ -408,9 +417,81 @@ class SpeechVerseProcessor(ProcessorMixin):
         """Like [`~SpeechVerseProcessor.parse`], with what of the text could not be read."""
         return ParsedAnswer(text.strip(), []) if task is None else self.tasks.find(task).parse(text, labels)
 
+    def constraint(self, task: str | list[str], labels=None) -> TokenConstraint:
+        """What a model may write in answer to a task: one of its labels, its slots, or both in a joint answer's form.
+
+        ```python
+        >>> constraint = processor.constraint("ic")
+        >>> sequences = model.generate(**processor(audio="call.wav", task="ic"), constraint=constraint)
+        >>> processor.read_tokens(sequences[0], constraint, "ic").answer
+        'play_music'
+        ```
+
+        Args:
+            task (`str` or `list[str]`): a task of the bank, or several that are answered together.
+            labels (*optional*): classes in place of the task's own, as they were given to the call.
+
+        Raises:
+            ValueError: if every text is an answer to the task, or if the tokenizer cannot tell its labels apart.
+        """
+        return self.constraints.build(self.tasks.find(task), labels)
+
+    def label_ids(self, task: str, labels=None) -> list[list[int]]:
+        """The tokens of every label, for [`~SpeechVerseForConditionalGeneration.score_labels`].
+
+        Args:
+            task (`str`): a task of the bank that is answered by a label.
+            labels (*optional*): classes in place of the task's own, as they were given to the call.
+
+        Raises:
+            ValueError: if the task is not answered by a label, or if the tokenizer cannot tell its labels apart.
+        """
+        return self.constraints.label_ids(self.tasks.find(task), labels)
+
+    def hint_ids(self, hints: list[str]) -> list[list[int]]:
+        """The tokens of words that a transcript may hold, for [`~SpeechVerseForConditionalGeneration.generate`].
+
+        Args:
+            hints (`list[str]`): words, names or phrases, written as the transcript should write them.
+
+        Returns:
+            The tokens of every hint, as they are within a text and, where they differ there, at its beginning.
+
+        Raises:
+            ValueError: if hints are no list of texts, or one holds nothing that the tokenizer knows.
+        """
+        if not isinstance(hints, (list, tuple)) or not all(isinstance(hint, str) and hint.strip() for hint in hints):
+            raise ValueError(f"hints are {hints!r}; they are a list of words, none of them empty.")
+        sequences = []
+        for hint in map(str.strip, hints):
+            for ids in self.constraints.anywhere(hint):
+                if self.tokenizer.unk_token_id in ids and self.tokenizer.unk_token_id is not None:
+                    raise ValueError(f"The hint {hint!r} has a letter for which the LLM has no token.")
+                sequences.append(ids)
+        return sequences
+
+    def read_tokens(self, tokens, constraint: TokenConstraint, task: str | list[str]) -> ParsedAnswer:
+        """The typed answer of tokens that were held to a constraint.
+
+        Labels come back exactly as they were written by whoever asked, even if the tokenizer cannot spell them.
+
+        Args:
+            tokens (`torch.LongTensor` of shape `(length,)` or `list[int]`): what the model generated.
+            constraint ([`TokenConstraint`]): what it was held to.
+            task (`str` or `list[str]`): what it was asked.
+        """
+        tokens = tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
+        if self.is_encoder_decoder:
+            tokens = tokens[1:]  # an encoder-decoder's begin with the decoder's start
+        pieces = [
+            (task_id, self.tokenizer.decode(piece).strip() if isinstance(piece, list) else piece)
+            for task_id, piece in constraint.trace(tokens)
+        ]
+        return self.tasks.find(task).assemble(pieces)
+
     def to_dict(self):
         output = super().to_dict()
-        for runtime in ("tasks", "audio_token_id"):
+        for runtime in ("tasks", "audio_token_id", "constraints"):
             output.pop(runtime, None)
         # Where transformers finds this class among a checkpoint's own files, where this package is not installed.
         return output | {"auto_map": {"AutoProcessor": "processing_speechverse.SpeechVerseProcessor"}}

@@ -51,6 +51,8 @@ class Task:
             whoever asks has to give; `text` elsewhere.
         held_out_prompts (`list[str]`, *optional*): wordings that are never trained on.
         metric (`str`, *optional*): what the answers are scored by, such as `wer`.
+        temperature (`float`, *optional*, defaults to 1): what the log-probabilities of scored labels are divided by, so that
+            their shares of certainty are right as often as they say; `evaluation/calibrate.py` finds it.
 
     Raises:
         ValueError: if it has no prompts, one that cannot be filled in, or labels that cannot be told apart.
@@ -64,8 +66,15 @@ class Task:
     answer_type: str | None = None
     held_out_prompts: list[str] = field(default_factory=list)
     metric: str | None = None
+    temperature: float = 1.0
 
     def __post_init__(self):
+        if (
+            isinstance(self.temperature, bool)
+            or not isinstance(self.temperature, (int, float))
+            or self.temperature <= 0
+        ):
+            raise ValueError(f"Task {self.id!r} has the temperature {self.temperature!r}; it is a number above 0.")
         asked = self._asked  # which looks at every prompt
         chosen_from = self.labels or "labels" in asked
         if self.answer_type is None:
@@ -115,7 +124,7 @@ class Task:
             raise ValueError(f"Task {self.id!r} needs {', '.join(missing)}, as text: {prompt!r} asks for it.")
         if "labels" in asked:
             describe = labels is not None if describe is None else describe
-            labels = self._labels(labels)
+            labels = self.classes(labels)
             if not labels:
                 raise ValueError(f"Task {self.id!r} has no labels of its own: give the classes to choose from.")
             values["labels"] = list_labels(labels, describe)
@@ -147,10 +156,27 @@ class Task:
             text (`str`): what the model wrote.
             labels (`dict[str, str]` or `list[str]`, *optional*): classes in place of the task's own.
         """
-        return ANSWER_TYPES[self.answer_type].parse(text.strip(), _labels_by_key(tuple(self._labels(labels))))
+        return ANSWER_TYPES[self.answer_type].parse(text.strip(), _labels_by_key(tuple(self.classes(labels))))
 
-    def _labels(self, labels):
-        """The classes to choose from: those given, or the task's own."""
+    def has_form(self, labels=None) -> bool:
+        """Whether answers can be held to a form: one of several labels, or slots of them."""
+        return self.answer_type in ("label", "slots") and bool(self.classes(labels))
+
+    def assemble(self, pieces: list[tuple[str, str | None]]) -> ParsedAnswer:
+        """The typed answer of the pieces that an answer which was held to a form is made of.
+
+        Args:
+            pieces (`list[tuple[str, str | None]]`): each with the id of the task that it belongs to: a label; or labels
+                and their values by turns, or one `None` where there are no slots; or free text.
+        """
+        return ANSWER_TYPES[self.answer_type].assemble([piece for task_id, piece in pieces if task_id == self.id])
+
+    def classes(self, labels=None) -> dict[str, str] | list[str]:
+        """The classes to choose from: `labels`, or else the task's own; none for a task whose answers are free.
+
+        Raises:
+            ValueError: if `labels` are no labels, or cannot be told apart.
+        """
         if labels is None:
             return self.labels
         listed = isinstance(labels, (dict, list, tuple)) and all(isinstance(label, str) for label in labels)
@@ -182,6 +208,10 @@ class TextAnswer:
         return answer
 
     @staticmethod
+    def assemble(pieces: list[str]) -> ParsedAnswer:
+        return TextAnswer.parse("".join(pieces), {})
+
+    @staticmethod
     def parse(text: str, labels) -> ParsedAnswer:
         return ParsedAnswer(text, [])
 
@@ -192,6 +222,10 @@ class LabelAnswer:
     @staticmethod
     def format(answer: str) -> str:
         return answer
+
+    @staticmethod
+    def assemble(pieces: list[str]) -> ParsedAnswer:
+        return ParsedAnswer(pieces[0] if pieces else None, [])
 
     @staticmethod
     def parse(text: str, labels) -> ParsedAnswer:
@@ -205,6 +239,10 @@ class KeywordsAnswer:
     @staticmethod
     def format(answer: list[str]) -> str:
         return ", ".join(answer) if answer else NOTHING
+
+    @staticmethod
+    def assemble(pieces: list[str]) -> ParsedAnswer:
+        return KeywordsAnswer.parse("".join(pieces), {})
 
     @staticmethod
     def parse(text: str, labels) -> ParsedAnswer:
@@ -223,6 +261,13 @@ class SlotsAnswer:
     @staticmethod
     def format(answer: list[dict]) -> str:
         return "; ".join(f"{slot['label']} = {slot['value']}" for slot in answer) if answer else NOTHING
+
+    @staticmethod
+    def assemble(pieces: list[str | None]) -> ParsedAnswer:
+        if pieces == [None]:
+            return ParsedAnswer([], [])
+        slots = [{"label": label, "value": value} for label, value in zip(pieces[::2], pieces[1::2], strict=False)]
+        return ParsedAnswer(slots or None, [])
 
     @staticmethod
     def parse(text: str, labels) -> ParsedAnswer:
@@ -282,7 +327,7 @@ class JointTask:
             **values: what the first prompts ask for.
         """
         if instructions is None:
-            labels = self._labels(labels)
+            labels = self.classes(labels)
             instructions = [
                 task.instruction(labels=labels.get(task.id), describe=describe, **values) for task in self.tasks
             ]
@@ -303,7 +348,7 @@ class JointTask:
         """
         if missing := [task.id for task in self.tasks if task.id not in answers]:
             raise ValueError(f"The joint task {self.id} lacks the answer of {', '.join(missing)}.")
-        others = self._labels(labels)
+        others = self.classes(labels)
         parts = [f"{task.tag}: {task.format(answers[task.id], others.get(task.id))} |" for task in self.tasks]
         text = " ".join(parts)
         if self.parse(text, labels) != ParsedAnswer({task.id: answers[task.id] for task in self.tasks}, []):
@@ -318,7 +363,7 @@ class JointTask:
         The parts may stand in any order, and on lines of their own. `unread` holds what could not be read in a part,
         what stands before the first, every further answer to a task that has one, and the parts of other tasks.
         """
-        labels = self._labels(labels)
+        labels = self.classes(labels)
         answers = dict.fromkeys(task.id for task in self.tasks)
         found = list(self._heading.finditer(text))
         if not any(match.lastindex for match in found):
@@ -338,7 +383,22 @@ class JointTask:
                 unread.append(f"{task.tag}: {part}")
         return ParsedAnswer(answers, [part for part in unread if part])
 
-    def _labels(self, labels) -> dict:
+    def has_form(self, labels=None) -> bool:
+        """Whether answers can be held to a form: always to that of the headings."""
+        return True
+
+    def assemble(self, pieces: list[tuple[str, str | None]]) -> ParsedAnswer:
+        """The answers by task id, of the pieces of all; see [`~Task.assemble`]."""
+        parts = {task.id: task.assemble(pieces) for task in self.tasks}
+        unread = [text for part in parts.values() for text in part.unread]
+        return ParsedAnswer({task_id: part.answer for task_id, part in parts.items()}, unread)
+
+    def classes(self, labels=None) -> dict[str, dict[str, str] | list[str]]:
+        """By task id, the classes in place of that task's own.
+
+        Raises:
+            ValueError: if `labels` are no dict by task id.
+        """
         labels = {} if labels is None else labels
         ids = [task.id for task in self.tasks]
         if not isinstance(labels, dict) or not labels.keys() <= set(ids):
@@ -438,6 +498,9 @@ class TaskBank:
     def to_json(self, file: str | Path):
         """Writes a `tasks.json`."""
         tasks = [asdict(task) for task in self]
+        for task in tasks:
+            if task["temperature"] == 1.0:
+                del task["temperature"]  # as in files of earlier versions
         Path(file).write_text(json.dumps(tasks, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

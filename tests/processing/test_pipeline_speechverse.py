@@ -40,7 +40,8 @@ def spaced(processor):
 def ask(request):
     text = getattr(request, "param", "llama")
     model = talkative(tiny_model(text=text, seed=SEEDS[text]))
-    return pipeline("speech-instruction", model=model, processor=spaced(tiny_processor(model, text=text, tasks=TASKS)))
+    processor = spaced(tiny_processor(model, text=text, tasks=TASKS))
+    return pipeline("speech-instruction", model=model, processor=processor, constrained=False)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def answers(ask, recordings):
 @every_llm
 def test_recording_and_instruction_give_text_and_answer(ask, recordings, answers):
     assert isinstance(ask, SpeechInstructionPipeline)
-    assert answers[0].keys() == {"text", "answer"}
+    assert answers[0].keys() == {"text", "answer", "truncated"}  # six words, and not yet at its end
     assert answers[0]["answer"] == answers[0]["text"] == answers[0]["text"].strip()
     sequences = ask.model.generate(**ask.processor(text=ASK, audio=recordings[0]))
     assert answers[0]["text"] == ask.processor.decode(sequences[0], skip_special_tokens=True).strip()
@@ -144,10 +145,6 @@ def test_an_instruction_for_each_recording(ask, recordings):
 def test_numbers_of_instructions_and_recordings_must_match(ask, recordings):
     with pytest.raises(ValueError, match="2 instructions for 3 inputs; give one for each"):
         ask(recordings, [ASK, ASK])
-    with pytest.raises(ValueError, match="list of instructions needs a list of inputs"):
-        ask(recordings[0], [ASK])
-    with pytest.raises(ValueError, match="list of instructions needs a list of inputs"):
-        ask((recording for recording in recordings), [ASK] * 3)
 
 
 def test_no_inputs_give_no_answers(ask):
@@ -231,7 +228,7 @@ def test_n_best_answers_come_as_a_list_for_each_input(ask, recordings):
     beams = {"num_beams": 3, "num_return_sequences": 2}
     n_best = [ask(recording, ASK, **beams) for recording in recordings]
     for recording, answers in zip(recordings, n_best, strict=True):
-        assert [answer.keys() for answer in answers] == [{"text", "answer"}] * 2
+        assert [answer.keys() for answer in answers] == [{"text", "answer", "truncated"}] * 2
         assert answers[0] == ask(recording, ASK, num_beams=3)
         assert answers[0] != answers[1]
     assert ask(recordings, ASK, **beams) == ask(recordings, ASK, batch_size=2, **beams) == n_best
@@ -272,8 +269,8 @@ def ask_mood(ask, answers):
 @every_llm
 def test_task_gives_a_typed_answer(ask_mood, recordings, answers):
     label = answers[0]["text"].upper()
-    typed = {"text": answers[0]["text"], "answer": label}
-    untyped = {"text": answers[1]["text"], "answer": None, "unread": [answers[1]["text"]]}
+    typed = {"text": answers[0]["text"], "answer": label, "truncated": True}
+    untyped = {"text": answers[1]["text"], "answer": None, "unread": [answers[1]["text"]], "truncated": True}
     assert ask_mood(recordings[0], task="er") == typed
     assert ask_mood({"audio": recordings[0], "task": "emotion-recognition"}) == typed
     assert ask_mood(recordings[:2], task="er", batch_size=2) == [typed, untyped]
@@ -325,11 +322,11 @@ def test_what_a_task_asks_for_comes_with_the_input_or_the_call(ask_keyword, reco
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_labels_of_an_input_are_asked_for_and_read(batch_size, ask_keyword, recordings, monkeypatch):
     row = {"audio": recordings[0], "task": "kws", "keyword": "red"}
-    asked = ask_keyword.preprocess({**row, "labels": {"one": "two", "two": "one"}})["example"]["input_ids"]
+    asked = ask_keyword.preprocess({**row, "labels": {"one": "two", "two": "one"}}, constrained=False)
     filled_in = ask_keyword.preprocess(
         {"audio": recordings[0], "instruction": "is red said ? one (two); or two (one)"}
     )
-    assert asked == filled_in["example"]["input_ids"]
+    assert asked["input_ids"] == filled_in["input_ids"]
     rows = [row, {**row, "labels": ["one", "two"]}, {"audio": recordings[0], "task": "asr"}]
     answer_with(ask_keyword, monkeypatch, "Two.", "Two.", "Two.")
     answers = ask_keyword(rows, batch_size=batch_size)
@@ -347,9 +344,9 @@ def test_several_tasks_are_answered_together(batch_size, ask_keyword, recordings
     texts = ("ASR: it is red | KWS: yes |", "ASR: it is red | KWS: maybe |", "yes")
     answer_with(ask_keyword, monkeypatch, *texts)
     assert ask_keyword([row] * 3, batch_size=batch_size) == [
-        {"text": texts[0], "answer": {"asr": "it is red", "kws": "yes"}},
-        {"text": texts[1], "answer": {"asr": "it is red", "kws": None}, "unread": ["maybe"]},
-        {"text": texts[2], "answer": None, "unread": ["yes"]},
+        {"text": texts[0], "answer": {"asr": "it is red", "kws": "yes"}, "truncated": True},
+        {"text": texts[1], "answer": {"asr": "it is red", "kws": None}, "unread": ["maybe"], "truncated": True},
+        {"text": texts[2], "answer": None, "unread": ["yes"], "truncated": True},
     ]
     answer_with(ask_keyword, monkeypatch, texts[0])
     joint = ask_keyword(recordings[0], task=["asr", "kws"], keyword="red", labels={"kws": ["YES", "NO"]})
@@ -397,7 +394,7 @@ metric: accuracy
     processor.tasks.add(TASKS["asr"])
     model.save_pretrained(tmp_path / "saved")
     processor.save_pretrained(tmp_path / "saved")
-    loaded = pipeline("speech-instruction", model=str(tmp_path / "saved"))
+    loaded = pipeline("speech-instruction", model=str(tmp_path / "saved"), constrained=False)
     assert loaded.processor.tasks == processor.tasks and loaded.processor.tasks["colour"].metric == "accuracy"
     answer = loaded({"audio": files[0], "task": "colour", "thing": "sky"})
     assert answer["text"] == loaded(files[0], "which colour is the sky ? red or blue")["text"]
@@ -474,7 +471,7 @@ def test_pipeline_from_a_saved_folder_answers_the_same(standalone, joined, tmp_p
     assert loaded.model is not model and not loaded.model.training
     expected = fresh(files, ASK)
     assert loaded(files, ASK, batch_size=2) == expected and all(answer["text"] for answer in expected)
-    assert loaded(files[0], task="er")["answer"] is None
+    assert loaded(files[0], task="er", constrained=False)["answer"] is None
 
 
 @pytest.mark.parametrize("standalone", [None, True], ids=["adapter", "standalone"])
