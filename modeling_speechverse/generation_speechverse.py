@@ -82,8 +82,8 @@ class ConstraintLogitsProcessor(LogitsProcessor):
 
 def constrained_generation(
     constraint, batch_size: int, is_encoder_decoder: bool, generation_config: GenerationConfig, options: dict
-) -> tuple[GenerationConfig, dict]:
-    """The configuration and the options of a `generate` that is held to constraints.
+) -> tuple[GenerationConfig, dict, ConstraintLogitsProcessor]:
+    """The configuration, the other options and the processor of a `generate` that is held to constraints.
 
     Args:
         constraint: one for all rows, or a list of them.
@@ -122,10 +122,8 @@ def constrained_generation(
     asked = config.num_return_sequences or 1
     if fewest is not None and asked > fewest and not config.do_sample:
         raise ValueError(f"num_return_sequences={asked} asks for more answers than the constraint has, {fewest}.")
-    if finite and config.length_penalty is None:
+    if finite and (config.num_beams or 1) > 1 and config.length_penalty is None:
         config.length_penalty = 0.0  # by transformers' default of 1, beams would prefer long labels to likely ones
 
     end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    processor = ConstraintLogitsProcessor(constraints, int(is_encoder_decoder), limit, end)
-    options["logits_processor"] = [*(options.get("logits_processor") or []), processor]
-    return config, options
+    return config, options, ConstraintLogitsProcessor(constraints, int(is_encoder_decoder), limit, end)

@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     GenerationMixin,
+    LogitsProcessorList,
     PreTrainedModel,
 )
 from transformers import initialization as init
@@ -28,6 +29,7 @@ from .base_checkpoints import HUB_ARGUMENTS, describe_base, resolve_base
 from .configuration_speechverse import SpeechVerseConfig, choose_strides
 from .frozen_parts import language_model_class
 from .generation_speechverse import DEFAULT_MAX_NEW_TOKENS, constrained_generation
+from .hint_biasing import DEFAULT_HINT_BONUS, HintLogitsProcessor
 from .label_scoring import score_sequences
 
 
@@ -510,6 +512,8 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
         audio_hidden_states: torch.FloatTensor | None = None,
         audio_hidden_states_mask: torch.LongTensor | None = None,
         constraint=None,
+        hint_ids: list[list[int]] | list[list[list[int]] | None] | None = None,
+        hint_bonus: float = DEFAULT_HINT_BONUS,
         **generate_kwargs,
     ):
         """Generates answers: greedy, beams, sampling, n-best, streamed; whatever the LLM's own `generate` does.
@@ -519,6 +523,9 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
                 all rows; or a list of these, one for each. Every answer is then one of them, whole. An automaton over
                 token ids, whose state 0 begins: its `edges[state]` map tokens to states, its `otherwise[state]` is
                 where all other tokens lead, below 0 nowhere.
+            hint_ids (`list[list[int]]` or one such list for each row, *optional*): tokens of words that an answer may hold, as
+                [`SpeechVerseProcessor.hint_ids`] makes them; see [`~hint_biasing.HintLogitsProcessor`].
+            hint_bonus (`float`, *optional*, defaults to 1): what each token of a hint adds to an answer's score, nats.
             **generate_kwargs: `max_new_tokens` (256 unless the generation config says otherwise), `num_beams`, `do_sample`, `num_return_sequences`, `streamer`, ...
             The rest is as in [`SpeechVerseModel.forward`].
 
@@ -539,13 +546,28 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
             audio_hidden_states_mask=audio_hidden_states_mask,
         )
         config = self.generation_config  # ours is the one that is saved and edited
+        processors = list(generate_kwargs.pop("logits_processor", None) or [])
+        held = []
         if constraint is not None:
-            config, generate_kwargs = constrained_generation(
+            config, generate_kwargs, processor = constrained_generation(
                 constraint, len(input_ids), self.config.is_encoder_decoder, config, generate_kwargs
             )
+            held.append(processor)
         unbounded = config.max_new_tokens is None and config.max_length in (None, 20)
         if unbounded and not {"max_new_tokens", "max_length", "generation_config"} & generate_kwargs.keys():
             generate_kwargs["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
+        if hint_ids is not None:
+            own = generate_kwargs.get("generation_config") or config
+            hints = HintLogitsProcessor(
+                hint_ids,
+                hint_bonus,
+                prompt_length=int(self.config.is_encoder_decoder),
+                eos_token_id=own.eos_token_id,
+                max_new_tokens=generate_kwargs.get("max_new_tokens") or own.max_new_tokens,
+            )
+            processors.append(hints)
+        if processors or held:  # what is forbidden is forbidden last
+            generate_kwargs["logits_processor"] = LogitsProcessorList(processors + held)
         self.language_model.generation_config = config
         try:
             return self.language_model.generate(

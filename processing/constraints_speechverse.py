@@ -1,7 +1,6 @@
 """What a model may write, token by token: label sets, slots and joint answers as automata over token ids."""
 
 import functools
-import json
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -147,7 +146,7 @@ class ConstraintBuilder:
         self.tokenizer = tokenizer
         self.answer_ids = answer_ids
         self.end = tokenizer.eos_token_id
-        self._built: dict[str, TokenConstraint] = {}
+        self._built: dict[tuple, TokenConstraint] = {}
 
     def build(self, task: Task | JointTask, labels=None) -> TokenConstraint:
         """The constraint of a task's answers.
@@ -159,7 +158,7 @@ class ConstraintBuilder:
         Raises:
             ValueError: if every text is an answer to the task, or the tokenizer cannot tell its answers apart.
         """
-        key = json.dumps([task.id, labels], default=list)
+        key = _key(task, labels)
         if key not in self._built:
             if len(self._built) == MAX_BUILT:
                 self._built.pop(next(iter(self._built)))
@@ -281,7 +280,7 @@ class ConstraintBuilder:
             exits[exit_token] = constraint.new_state() if rest else target
             if rest:
                 constraint.add_path(exits[exit_token], rest, target)
-        forbidden = set(self.tokenizer.all_special_ids).union(*(self._tokens_with[sign] for sign in signs))
+        forbidden = self._special.union(*(self._tokens_with[sign] for sign in signs))
         constraint.add_free_text(state, task.id, forbidden - exits.keys(), self._blank, exits)
 
     def _continuation(self, before: str, text: str, closes: bool = False) -> list[int]:
@@ -316,6 +315,20 @@ class ConstraintBuilder:
         }
 
     @functools.cached_property
+    def _special(self) -> set[int]:
+        """Tokens that no text is made of, such as the end, or the audio token."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return {index for index, token in added if token.special}.union(self.tokenizer.all_special_ids)
+
+    @functools.cached_property
     def _blank(self) -> set[int]:
         """Tokens that hold nothing but space, as SentencePiece or byte-level BPE write it."""
         return {index for token, index in self.tokenizer.get_vocab().items() if not token.strip("\u2581\u0120 \t\r")}
+
+
+def _key(task: Task | JointTask, labels) -> tuple:
+    """What the constraint of a task's answers depends on."""
+    if isinstance(task, JointTask):
+        others = task.classes(labels)
+        return tuple((part.tag, *_key(part, others.get(part.id))) for part in task.tasks)
+    return task.id, task.answer_type, *task.classes(labels)

@@ -1,7 +1,7 @@
 """Tiny models and tokenizers, made from configurations: random weights, real code paths."""
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     HubertConfig,
     LlamaConfig,
@@ -114,6 +114,43 @@ def tiny_tokenizer(text: str) -> PreTrainedTokenizerFast:
     )
 
 
+def spelling_tokenizer(text: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that writes any word in pieces: T5's as SentencePiece does, without a few letters; Llama's in bytes."""
+    special = ["<pad>", "</s>", "<unk>", "<s>"]
+    if text == "t5":
+        letters = "abcdefghijklmnopqrstuvwxyz" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + ".,:;=|_'?!()-"
+        pieces = [("\u2581", -2.0), *((letter, -4.0) for letter in letters)]
+        pieces += [(piece, -3.0) for piece in ("\u2581play", "\u2581red", "_mus", "ic", "\u2581|", "ASR", "\u00e9")]
+        backend = Tokenizer(models.Unigram([(token, 0.0) for token in special] + pieces, unk_id=2))
+        backend.normalizer = normalizers.NFKC()
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        backend.decoder = decoders.Metaspace()
+        backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    else:
+        vocab = special + sorted(pre_tokenizers.ByteLevel.alphabet()) + ["\u0120p", "\u0120pl", "ed", "\u0120r"]
+        merges = [("\u0120", "p"), ("\u0120p", "l"), ("e", "d"), ("\u0120", "r")]
+        backend = Tokenizer(models.BPE({token: index for index, token in enumerate(vocab)}, merges))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>" if text == "t5" else None,
+        bos_token="<s>",
+        chat_template=CHAT_TEMPLATE if text == "llama" else None,
+    )
+
+
+def tiny_speller(audio: str = "wavlm", text: str = "t5", seed: int = 0, tasks=None, **config):
+    """A model and a processor that can write any word."""
+    tokenizer = spelling_tokenizer(text)
+    model = tiny_model(audio, text, seed, vocab_size=len(tokenizer) + 8, audio_token_id=len(tokenizer), **config)
+    return model, SpeechVerseProcessor.for_model(
+        model, tasks=tasks, feature_extractor=tiny_feature_extractor(audio), tokenizer=tokenizer
+    )
+
+
 def tiny_feature_extractor(audio: str):
     if audio == "whisper":
         return WhisperFeatureExtractor(feature_size=80)
@@ -121,11 +158,15 @@ def tiny_feature_extractor(audio: str):
     return Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=True)
 
 
-def tiny_config(audio: str = "wavlm", text: str = "t5", lora: bool = True, **config) -> SpeechVerseConfig:
+def tiny_config(
+    audio: str = "wavlm", text: str = "t5", lora: bool = True, vocab_size: int | None = None, **config
+) -> SpeechVerseConfig:
     config.setdefault("audio_token_id", len(WORDS.split()))
+    text_config = TEXT_CONFIGS[text]()
+    text_config.vocab_size = vocab_size or text_config.vocab_size
     return SpeechVerseConfig(
         audio_config=AUDIO_CONFIGS[audio](),
-        text_config=TEXT_CONFIGS[text](),
+        text_config=text_config,
         lora_config={"r": 2, "lora_alpha": 4, "target_modules": LORA_TARGETS[text]} if lora else None,
         **config,
     )
