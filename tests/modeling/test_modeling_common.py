@@ -4,15 +4,28 @@ import copy
 
 import pytest
 import torch
-from tiny_models import AUDIO_CONFIGS, TEXT_CONFIGS, noise, save_bases, tiny_model, tiny_processor
+from tiny_models import AUDIO_CONFIGS, TEXT_CONFIGS, noise, save_bases, tiny_model, tiny_processor, tiny_speller
 
-from speechverse import SpeechVerseForConditionalGeneration
+from speechverse import SpeechVerseForConditionalGeneration, Task, TaskBank
 from speechverse.modeling_speechverse.audio_encoders import output_lengths
 
 
 PAIRS = [(audio, text) for audio in AUDIO_CONFIGS for text in TEXT_CONFIGS]
 SECONDS = (0.3, 1.1, 0.77, 2.003)
 TARGETS = ["yes", "no red", "blue . one two", "two"]
+
+TASKS = TaskBank(
+    [
+        Task("asr", "speech-recognition", "ASR", ["write it"]),
+        Task(
+            "ic",
+            "intent-classification",
+            "IC",
+            ["{labels}?"],
+            {"play": "", "play_music": "", "red light": "", "no": ""},
+        ),
+    ]
+)
 
 every_pair = pytest.mark.parametrize("audio, text", PAIRS)
 every_encoder = pytest.mark.parametrize("audio", AUDIO_CONFIGS)
@@ -264,3 +277,75 @@ def test_text_without_audio_is_the_llm_alone(text):
     expected = model.language_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **kwargs)
     valid = batch["labels"] != -100
     torch.testing.assert_close(model(**batch).logits[valid], expected.logits[valid], atol=1e-5, rtol=0)
+
+
+# Decoding
+
+
+@every_pair
+def test_held_to_labels_a_batch_answers_as_single_ones_do(audio, text):
+    model, processor = tiny_speller(audio, text, tasks=TASKS)
+    constraint = processor.constraint("ic")
+    for options in ({}, {"num_beams": 3}):
+        together = model.generate(**processor(audio=recordings(), task="ic"), constraint=constraint, **options)
+        for row, recording in zip(together, recordings(), strict=True):
+            alone = model.generate(**processor(audio=recording, task="ic"), constraint=constraint, **options)[0]
+            answer = processor.read_tokens(alone, constraint, "ic").answer
+            assert processor.read_tokens(row, constraint, "ic").answer == answer in TASKS["ic"].labels
+
+
+@every_pair
+def test_scored_labels_of_a_batch_equal_single_ones_and_the_models_own_loss(audio, text):
+    model, processor = tiny_speller(audio, text, tasks=TASKS)
+    label_ids = processor.label_ids("ic")
+    together = model.score_labels(label_ids, **processor(audio=recordings(), task="ic"))
+    for row, recording in zip(together, recordings(), strict=True):
+        torch.testing.assert_close(
+            model.score_labels(label_ids, **processor(audio=recording, task="ic"))[0], row, atol=1e-4, rtol=0
+        )
+        for column, (label, tokens) in enumerate(zip(TASKS["ic"].labels, label_ids, strict=True)):
+            loss = model(**processor(audio=recording, task="ic", text_target=label)).loss
+            assert row[column].item() == pytest.approx(-loss.item() * len(tokens), abs=1e-3)
+
+
+@every_pair
+def test_the_likeliest_label_is_what_wide_beams_find(audio, text):
+    model, processor = tiny_speller(audio, text, seed=1, tasks=TASKS)
+    inputs = processor(audio=recordings(), task="ic")
+    best = model.score_labels(processor.label_ids("ic"), **inputs).argmax(-1).tolist()
+    rows = model.generate(**inputs, constraint=processor.constraint("ic"), num_beams=4)
+    labels = list(TASKS["ic"].labels)
+    assert [processor.read_tokens(row, processor.constraint("ic"), "ic").answer for row in rows] == [
+        labels[i] for i in best
+    ]
+
+
+@every_pair
+def test_a_joint_answer_holds_its_label_and_leaves_the_transcript_free(audio, text):
+    model, processor = tiny_speller(audio, text, tasks=TASKS)
+    names = ["asr", "ic"]
+    constraint = processor.constraint(names)
+    options = {"constraint": constraint, "max_new_tokens": constraint.tokens_to_end[0] + 12}
+    together = model.generate(**processor(audio=recordings(), task=names), **options)
+    for row, recording in zip(together, recordings(), strict=True):
+        answer, unread = processor.read_tokens(row, constraint, names)
+        assert answer["ic"] in TASKS["ic"].labels and answer["asr"] and not unread
+        alone = model.generate(**processor(audio=recording, task=names), **options)[0]
+        assert processor.read_tokens(alone, constraint, names).answer == answer
+
+
+@every_encoder
+@every_mix
+def test_what_the_encoder_gave_answers_further_questions(audio, layer_mix):
+    model, processor = tiny_speller(audio, "t5", tasks=TASKS, layer_mix=layer_mix)
+    inputs = processor(audio=recordings(), task="ic")
+    name, mask_name = processor.model_input_names[-2:]
+    encoded = model.get_audio_features(**{key: inputs.pop(key) for key in (name, mask_name)})
+    again = model.score_labels(
+        processor.label_ids("ic"),
+        **inputs,
+        audio_hidden_states=encoded.last_hidden_state,
+        audio_hidden_states_mask=encoded.last_hidden_state_mask.long(),
+    )
+    expected = model.score_labels(processor.label_ids("ic"), **processor(audio=recordings(), task="ic"))
+    torch.testing.assert_close(again, expected, atol=1e-5, rtol=0)
