@@ -136,6 +136,9 @@ class SpeechInstructionPipeline(Pipeline):
             "detect_speech": no_speech_threshold is not None or None,
         }
         generate_kwargs = {**(generate_kwargs or {}), **kwargs}
+        if preprocess["scored"] and (generate_kwargs or callback):
+            written = ", ".join([*generate_kwargs, *(["callback"] if callback else [])])
+            raise ValueError(f"Labels are scored, not written: leave out {written}.")
         if callback is not None:
             generate_kwargs["streamer"] = CallbackStreamer(self.processor.tokenizer, callback)
         forward = generate_kwargs | ({} if hint_bonus is None else {"hint_bonus": hint_bonus})
