@@ -4,6 +4,8 @@
 PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv
+# Processes that share out the test files: a file stays in one, as its tests share what is costly to make.
+WORKERS ?= 2
 
 .PHONY: demo test test-slow test-transformers lint clean
 
@@ -25,7 +27,7 @@ demo: $(DEMO)/installed
 	$(DEMO)/bin/python training/demo.py
 
 test: $(TEST)/installed lint
-	$(TEST)/bin/python -m pytest
+	$(TEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: $(TEST)/installed
 	$(TEST)/bin/python -m pytest -m slow

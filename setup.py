@@ -13,7 +13,7 @@ packages = [package for folder in FOLDERS for package in find_packages(include=[
 version = re.search(r'"(.+)"', (ROOT / "speechverse" / "version.py").read_text())[1]
 
 # transformers is pinned because its own tests are run, too.
-TEST = ["hypothesis", "jiwer>=4", "parameterized", "pytest", "ruff==0.17.6", "transformers==5.23.0"]
+TEST = ["hypothesis", "jiwer>=4", "parameterized", "pytest", "pytest-xdist", "ruff==0.17.6", "transformers==5.23.0"]
 QUANTISERS = ["bitsandbytes>=0.50", "torchao>=0.18"]  # both have a CPU path, so their tests run anywhere
 extras = {
     "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],

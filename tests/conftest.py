@@ -8,7 +8,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test may reach a hub: what would is a mistake, and should fail at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
-FOUNDATIONS = os.environ.pop("SPEECHVERSE_FOUNDATIONS", None)
+# Real bases are for the tests that ask for them alone; under another name, the workers of pytest-xdist inherit them.
+if "SPEECHVERSE_FOUNDATIONS" in os.environ:
+    os.environ["TESTS_FOUNDATIONS"] = os.environ.pop("SPEECHVERSE_FOUNDATIONS")
 
 import huggingface_hub  # noqa: E402
 import pytest  # noqa: E402
@@ -42,7 +44,7 @@ def hub_in_process(hub, tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def flan_t5_small():
     """The folder of the real one; a test that wants it is skipped where there is none."""
-    folder = Path(FOUNDATIONS or "") / "flan-t5-small"
-    if FOUNDATIONS is None or not folder.is_dir():
+    folder = Path(os.environ.get("TESTS_FOUNDATIONS", "nowhere")) / "flan-t5-small"
+    if not folder.is_dir():
         pytest.skip("$SPEECHVERSE_FOUNDATIONS holds no flan-t5-small")
     return folder

@@ -14,6 +14,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import SCHEDULER_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from .parts import gathered
+
 
 class DeepSpeedMixin:
     """Saves and resumes small checkpoints under DeepSpeed; to be named before [`~transformers.Trainer`] among the bases.
@@ -106,12 +108,11 @@ def gather_state_dict(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def _gather(tensor: torch.Tensor) -> torch.Tensor:
-    import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param
 
     if tensor.requires_grad and (master := safe_get_full_fp32_param(tensor)) is not None:
         return master.detach()
-    with deepspeed.zero.GatheredParameters([tensor]):  # which does nothing to what is not partitioned
+    with gathered(tensor):
         return tensor.detach().clone()
 
 

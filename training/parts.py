@@ -52,6 +52,6 @@ def gathered(parameter: nn.Parameter):
     """A context in which a parameter is whole, also where ZeRO-3 has spread it over the ranks; all of them must enter it."""
     if not hasattr(parameter, "ds_id"):
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    return GatheredParameters([parameter])
+    return deepspeed.zero.GatheredParameters([parameter])

@@ -71,17 +71,31 @@ def train_here(environment, config_file):
     return train_here
 
 
-@pytest.fixture
-def tasks():
+def colour_naming() -> TaskBank:
     return TaskBank([Task(id="colour", name="colour-naming", tag="C", prompts=["which colour ?", "say it ."])])
 
 
 @pytest.fixture
-def make_trainer(manifest, foundations, tasks, tmp_path):
-    """A trainer on eight recordings and fresh tiny bases; always the same one for the same arguments."""
+def tasks():
+    return colour_naming()
+
+
+@pytest.fixture(scope="session")
+def make_trainer_in(manifest, foundations):
+    """A trainer, in a given folder, on eight recordings and fresh tiny bases; always the same one for the same arguments."""
+
+    def make(folder, text="t5", model_arguments=None, **arguments):
+        return tiny_trainer(manifest, foundations, folder, colour_naming(), text, model_arguments, **arguments)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(make_trainer_in, tmp_path):
+    """The same in a folder of the test's own."""
 
     def make(text="t5", folder="run", model_arguments=None, **arguments):
-        return tiny_trainer(manifest, foundations, tmp_path / folder, tasks, text, model_arguments, **arguments)
+        return make_trainer_in(tmp_path / folder, text, model_arguments, **arguments)
 
     return make
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,18 +22,21 @@ STAGES = [
 ]
 
 
-@pytest.fixture
-def make_staged(make_trainer):
-    """A trainer of 16 samples of two tasks, in the paper's three stages."""
+EVERY_STEP = {"save_steps": 1, "save_strategy": "steps", "save_total_limit": None}
 
-    def make(folder="run", stages=STAGES, mixture=None, **arguments):
+
+@pytest.fixture(scope="module")
+def make_staged_in(make_trainer_in):
+    """A trainer, in a given folder, of 16 samples of two tasks, in the paper's three stages."""
+
+    def make(folder, stages=STAGES, mixture=None, **arguments):
         datasets = [
             MixtureDataset("noise/asr", ("asr",), range(0, 8)),
             MixtureDataset("noise/er", ("er",), range(8, 16)),
         ]
         settings = {"warmup_steps": 2, "lr_scheduler_type": "linear", "weight_decay": 0.1}
-        return make_trainer(
-            folder=folder,
+        return make_trainer_in(
+            folder,
             task_names=("asr", "er"),
             stages=stages,
             mixture=Mixture(datasets, mixture),
@@ -40,6 +44,20 @@ def make_staged(make_trainer):
         )
 
     return make
+
+
+@pytest.fixture
+def make_staged(make_staged_in, tmp_path):
+    """The same in a folder of the test's own."""
+    return lambda folder="run", *args, **arguments: make_staged_in(tmp_path / folder, *args, **arguments)
+
+
+@pytest.fixture(scope="module")
+def whole(make_staged_in, tmp_path_factory):
+    """The trainer of a run that ended, with a checkpoint of every step."""
+    trainer = make_staged_in(tmp_path_factory.mktemp("whole"), **EVERY_STEP)
+    trainer.train()
+    return trainer
 
 
 class Watch(TrainerCallback):
@@ -99,20 +117,18 @@ def test_first_updates_of_lora_are_those_of_a_fresh_adam(make_staged):
     assert moved[moved > 1e-4].median().item() == pytest.approx(1e-2, rel=0.02) and moved.max() < 1.01e-2
 
 
-def test_stages_tasks_and_rates_are_logged(make_staged):
-    trainer = make_staged()
-    trainer.train()
-    assert logged(trainer, "stage") == [1] * 3 + [2] * 4 + [3] * 5
-    assert logged(trainer, "learning_rate_lora")[:5] == pytest.approx([0, 0, 0, 0, 0.5e-2])
-    assert logged(trainer, "learning_rate_projector")[:4] == pytest.approx(
+def test_stages_tasks_and_rates_are_logged(whole):
+    assert logged(whole, "stage") == [1] * 3 + [2] * 4 + [3] * 5
+    assert logged(whole, "learning_rate_lora")[:5] == pytest.approx([0, 0, 0, 0, 0.5e-2])
+    assert logged(whole, "learning_rate_projector")[:4] == pytest.approx(
         [0, 1e-2, 1e-2, 1e-2]
     )  # of 3 steps, one warms up
-    assert len(logged(trainer, "samples_asr")) == 12 and len(logged(trainer, "loss_er")) <= 5
-    for entry in trainer.state.log_history[:-1]:
+    assert len(logged(whole, "samples_asr")) == 12 and len(logged(whole, "loss_er")) <= 5
+    for entry in whole.state.log_history[:-1]:
         drawn = {task: entry.get(f"samples_{task}", 0) for task in ("asr", "er")}
         assert sum(drawn.values()) == 4 and (entry["stage"] == 3 or not drawn["er"])
         assert 0 <= entry["padding"] < 1 and entry["seconds_asr"] > 0.1 * drawn["asr"]
-    assert trainer.state.log_history[-2]["epoch"] == pytest.approx(12 * 4 / 16)
+    assert whole.state.log_history[-2]["epoch"] == pytest.approx(12 * 4 / 16)
 
 
 def test_losses_by_task_add_up_to_the_loss(make_staged):
@@ -163,11 +179,10 @@ def assert_same_run(found, expected, from_step=0):
 
 
 @pytest.mark.parametrize("step", [2, 3, 5, 7, 11])  # 3 and 7 are the stages' ends
-def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(step, make_staged, tmp_path):
-    whole = make_staged("whole", save_steps=1, save_strategy="steps", save_total_limit=None)
-    whole.train()
+def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(step, whole, make_staged):
     resumed = make_staged("resumed")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-{step}")
+    assert resumed.state.global_step == whole.state.global_step == 12
     assert_same_run(resumed, whole)
 
 
@@ -177,14 +192,14 @@ DECIDING = [
 ]
 
 
-@pytest.mark.parametrize("step", [2, 5, 7])
-def test_decisions_are_resumed(step, make_staged, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def make_deciding(make_staged_in):
     """The validation loss is made to rise at step 6, which ends the first stage there, four steps before its time; the mixture
     follows the losses as well."""
 
     def make(folder, **arguments):
         mixture = MixtureArguments(adaptive=0.5)
-        trainer = make_staged(folder, DECIDING, mixture, eval_strategy="steps", eval_steps=2, **arguments)
+        trainer = make_staged_in(folder, DECIDING, mixture, eval_strategy="steps", eval_steps=2, **arguments)
         losses = {2: (3.0, 4.0), 4: (2.0, 4.0), 6: (2.5, 3.9), 8: (2.0, 2.0), 10: (2.0, 2.0)}
 
         def evaluate(*args, **kwargs):
@@ -195,16 +210,26 @@ def test_decisions_are_resumed(step, make_staged, tmp_path, monkeypatch):
             )
             return metrics
 
-        monkeypatch.setattr(trainer, "evaluate", evaluate)
+        trainer.evaluate = evaluate
         return trainer
 
-    whole = make("whole", save_steps=1, save_strategy="steps", save_total_limit=None)
-    whole.train()
-    assert whole.state.global_step == 10 and logged(whole, "stage") == [1] * 6 + [2] * 4
-    assert [s for s, _ in whole.mixture.adjustments] == [4, 6, 8]
-    resumed = make("resumed")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
-    assert_same_run(resumed, whole)
+    return make
+
+
+@pytest.fixture(scope="module")
+def decided(make_deciding, tmp_path_factory):
+    trainer = make_deciding(tmp_path_factory.mktemp("decided"), **EVERY_STEP)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("step", [2, 5, 7])
+def test_decisions_are_resumed(step, decided, make_deciding, tmp_path):
+    assert decided.state.global_step == 10 and logged(decided, "stage") == [1] * 6 + [2] * 4
+    assert [s for s, _ in decided.mixture.adjustments] == [4, 6, 8]
+    resumed = make_deciding(tmp_path)
+    resumed.train(resume_from_checkpoint=f"{decided.args.output_dir}/checkpoint-{step}")
+    assert_same_run(resumed, decided)
     assert resumed.curriculum.early_ends == {0: 6}
     record = resumed.curriculum.record(10)
     assert record[0]["end"] == "plateau of the validation loss" and record[1]["first_step"] == 6
@@ -273,10 +298,8 @@ def test_best_checkpoint_is_of_the_last_stage(make_staged, tmp_path, monkeypatch
     assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-8"]
 
 
-def test_state_says_what_was_decided(make_staged, tmp_path):
-    trainer = make_staged(save_strategy="steps", save_steps=4, save_total_limit=None)
-    trainer.train()
-    state = json.loads((tmp_path / "run" / "checkpoint-4" / "trainer_state.json").read_text())
+def test_state_says_what_was_decided(whole):
+    state = json.loads(Path(whole.args.output_dir, "checkpoint-4", "trainer_state.json").read_text())
     assert state["stateful_callbacks"]["CurriculumCallback"]["attributes"]["early_ends"] == {}
     assert state["stateful_callbacks"]["MixtureCallback"]["attributes"] == {"adjustments": [], "last_losses": []}
 
@@ -286,11 +309,9 @@ def test_epochs_to_save_at_are_not_mixed_with_steps_to_evaluate_at(make_staged):
         make_staged(eval_strategy="steps", eval_steps=2, save_strategy="epoch")
 
 
-def test_checkpoint_of_another_run_is_no_obstacle(make_staged, tmp_path):
+def test_checkpoint_of_another_run_is_no_obstacle(whole, make_staged, tmp_path):
     """A checkpoint without our state, as another version may have written, starts the curriculum where its step is."""
-    whole = make_staged("whole", save_steps=5, save_strategy="steps", save_total_limit=None)
-    whole.train()
-    shutil.copytree(tmp_path / "whole" / "checkpoint-5", tmp_path / "old")
+    shutil.copytree(f"{whole.args.output_dir}/checkpoint-5", tmp_path / "old")
     state = json.loads((tmp_path / "old" / "trainer_state.json").read_text())
     state["stateful_callbacks"] = {}
     (tmp_path / "old" / "trainer_state.json").write_text(json.dumps(state))

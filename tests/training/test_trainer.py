@@ -1,5 +1,9 @@
 """The trainer: what learns, what a checkpoint holds, resuming, and the loss under gradient accumulation."""
 
+import functools
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -96,6 +100,20 @@ def test_loss_falls(text, make_trainer):
 # Checkpoints
 
 
+@pytest.fixture(scope="module")
+def whole(make_trainer_in, tmp_path_factory):
+    """Gives the trainer of a run of three epochs, with a checkpoint of every step; each is trained once."""
+
+    @functools.cache
+    def whole(text):
+        saving = {"save_steps": 1, "save_strategy": "steps", "save_total_limit": None}
+        trainer = make_trainer_in(tmp_path_factory.mktemp("whole"), text, num_train_epochs=3, **saving)
+        trainer.train()
+        return trainer
+
+    return whole
+
+
 def test_checkpoint_holds_the_adapter_alone(make_trainer, tmp_path):
     trainer = make_trainer(max_steps=2, save_steps=2, save_strategy="steps")
     trainer.train()
@@ -123,13 +141,11 @@ def test_checkpoint_loads_as_a_model(make_trainer, foundations, tmp_path, monkey
 
 @pytest.mark.parametrize("text", ["t5", "llama"])
 @pytest.mark.parametrize("step", [1, 2, 3])  # an epoch has two steps: within the first, between, within the second
-def test_resumed_run_equals_an_uninterrupted_one(text, step, make_trainer, tmp_path):
-    whole = make_trainer(text, "whole", num_train_epochs=3, save_steps=1, save_strategy="steps", save_total_limit=None)
-    whole.train()
+def test_resumed_run_equals_an_uninterrupted_one(text, step, whole, make_trainer):
     resumed = make_trainer(text, "resumed", num_train_epochs=3)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
-    assert losses_of(resumed) == pytest.approx(losses_of(whole), abs=1e-6) and len(losses_of(whole)) == 6
-    for name, parameter in learned(whole).items():
+    resumed.train(resume_from_checkpoint=f"{whole(text).args.output_dir}/checkpoint-{step}")
+    assert losses_of(resumed) == pytest.approx(losses_of(whole(text)), abs=1e-6) and len(losses_of(whole(text))) == 6
+    for name, parameter in learned(whole(text)).items():
         torch.testing.assert_close(learned(resumed)[name], parameter, atol=1e-6, rtol=0, msg=name)
 
 
@@ -155,9 +171,8 @@ def test_every_pass_takes_every_sample_in_its_own_order_and_words(make_trainer, 
         (lambda t: t.update({"multi_modal_projector.blocks.0.conv.bias": torch.ones(7)}), r"is \(7,\) and must be"),
     ],
 )
-def test_adapter_that_does_not_fit_is_refused_on_resume(tamper, message, make_trainer, tmp_path):
-    make_trainer(max_steps=2, save_steps=1, save_strategy="steps").train()
-    folder = tmp_path / "run" / "checkpoint-1"
+def test_adapter_that_does_not_fit_is_refused_on_resume(tamper, message, whole, make_trainer, tmp_path):
+    folder = Path(shutil.copytree(f"{whole('t5').args.output_dir}/checkpoint-1", tmp_path / "checkpoint-1"))
     tensors = load_file(folder / "model.safetensors")
     tamper(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -197,18 +212,24 @@ def one_step(trainer) -> tuple[float, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("text", ["t5", "llama"])
-@pytest.mark.parametrize("size, accumulation", [(2, 2), (1, 4)])
-def test_accumulated_micro_batches_make_the_same_step_as_one_batch(text, size, accumulation, make_trainer):
+def test_accumulated_micro_batches_make_the_same_step_as_one_batch(text, make_trainer):
     settings = {"max_steps": 1, "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1, "lora_learning_rate": 0.1}
     loss, update = one_step(make_trainer(text, **settings))
-    accumulated_loss, accumulated_update = one_step(
-        make_trainer(text, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, **settings)
-    )
-    assert accumulated_loss == pytest.approx(loss, abs=1e-4)
     scale = max(change.abs().max() for change in update.values())
     assert scale > 1e-3
-    for name, change in update.items():
-        torch.testing.assert_close(accumulated_update[name], change, atol=1e-4 * scale.item(), rtol=0, msg=name)
+    for size, accumulation in ((2, 2), (1, 4)):
+        accumulated_loss, accumulated_update = one_step(
+            make_trainer(text, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, **settings)
+        )
+        assert accumulated_loss == pytest.approx(loss, abs=1e-4)
+        for name, change in update.items():
+            torch.testing.assert_close(
+                accumulated_update[name],
+                change,
+                atol=1e-4 * scale.item(),
+                rtol=0,
+                msg=f"{name}, {size} x {accumulation}",
+            )
 
 
 @pytest.mark.parametrize("text", ["t5", "llama"])

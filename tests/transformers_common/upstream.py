@@ -7,6 +7,7 @@ import that the distribution lacks (tests of `generate` and of exporters) is stu
 
 import importlib
 import math
+import os
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 import transformers
+from filelock import FileLock
 
 
 CACHE = Path(__file__).parents[2] / ".cache" / "transformers-tests"
@@ -43,12 +45,28 @@ def upstream_module(name: str) -> ModuleType:
 
 @cache
 def fetched_tests() -> Path:
-    """The `tests` folder of the installed transformers; pip fetches it once."""
+    """The `tests` folder of the installed transformers; pip fetches it once, also where several workers want it."""
     version = transformers.__version__
     folder = CACHE / version
     if folder.is_dir():
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
+    # The workers of one run of pytest-xdist have to collect the same tests: none tries again where another has failed.
+    failure = CACHE / f"failed-{os.environ.get('PYTEST_XDIST_TESTRUNUID')}"
+    with FileLock(CACHE / "lock"):
+        if failure.exists():
+            raise NotFetched(failure.read_text(encoding="utf-8"))
+        if not folder.is_dir():
+            try:
+                _fetch(version, folder)
+            except NotFetched as error:
+                if "PYTEST_XDIST_TESTRUNUID" in os.environ:
+                    failure.write_text(str(error), encoding="utf-8")
+                raise
+    return folder
+
+
+def _fetch(version: str, folder: Path):
     with tempfile.TemporaryDirectory(dir=CACHE) as download:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "transformers"]
         done = subprocess.run(
@@ -64,7 +82,6 @@ def fetched_tests() -> Path:
         if not tests.is_dir():
             raise NotFetched(f"transformers {version}'s source distribution holds no tests.")
         tests.rename(folder)
-    return folder
 
 
 def _install_stubs(tests: Path):
@@ -90,9 +107,10 @@ def _local_recording(url: str) -> str:
     if not url.endswith((".wav", ".mp3")):
         return url
     file = CACHE / "tone.wav"
-    if not file.exists():
-        with wave.open(str(file), "wb") as tone:
-            tone.setparams((1, 2, 16_000, 0, "NONE", None))
-            samples = (int(3000 * math.sin(2 * math.pi * 440 * i / 16_000)) for i in range(16_000))
-            tone.writeframes(b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples))
+    with FileLock(CACHE / "lock"):
+        if not file.exists():
+            with wave.open(str(file), "wb") as tone:
+                tone.setparams((1, 2, 16_000, 0, "NONE", None))
+                samples = (int(3000 * math.sin(2 * math.pi * 440 * i / 16_000)) for i in range(16_000))
+                tone.writeframes(b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples))
     return str(file)
