@@ -1,9 +1,12 @@
 """Any recording -> a mono float32 waveform at one rate."""
 
+import contextlib
 import io
 import os
+import shutil
+import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import soundfile
@@ -38,20 +41,15 @@ def load_audio(source, target_rate: int, sampling_rate: int | None = None) -> np
         ValueError: if the source is not audio, is empty, shorter than 0.1 s, holds NaN or infinity, or has no rate.
     """
     name = audio_name(source)
-    wave, rate = _read(source, name, sampling_rate)
-    if not isinstance(rate, (int, float, np.number)) or not MIN_RATE <= rate < float("inf"):
-        raise ValueError(f"{name} has the sampling rate {rate!r}; it must be a number of Hz, at least {MIN_RATE}.")
-    wave = np.asarray(wave)
-    if not wave.size:
-        raise ValueError(f"{name} is empty: it holds no samples.")
-    wave = _to_mono_float(wave, name)
-    if not np.isfinite(wave).all():
-        raise ValueError(
-            f"{name} holds NaN or infinite samples: {np.count_nonzero(~np.isfinite(wave))} of {wave.size}."
-        )
-    if len(wave) < MIN_SECONDS * rate:
-        raise ValueError(f"{name} lasts {len(wave) / rate:.3f} s; at least {MIN_SECONDS} s is needed.")
-    return _resample(wave, rate, target_rate, name)
+    samples, rate = find_samples(source, name, sampling_rate)
+    if rate is None:
+        with open_file(samples, name) as file, decoding(name):
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    check_rates(rate, target_rate, name)
+    check_length(len(samples), rate, name)
+    wave = to_mono_float(samples, name)
+    check_finite(wave, name)
+    return wave if rate == target_rate else soxr.resample(wave, rate, target_rate).astype(np.float32, copy=False)
 
 
 def audio_name(source) -> str:
@@ -63,24 +61,28 @@ def audio_name(source) -> str:
     return f"the audio given as {type(source).__name__}"
 
 
-def _read(source, name: str, sampling_rate: int | None):
-    """Samples, `(samples,)` or two-dimensional, and their rate in Hz."""
+def find_samples(source, name: str, sampling_rate: int | None):
+    """Where the samples of a recording are.
+
+    Returns:
+        what `open_file` takes, and `None`; or an array of shape `(samples,)` or `(samples, channels)`, and its rate in Hz.
+    """
     if isinstance(source, (str, os.PathLike)):
         if str(source).startswith(("http://", "https://")):
-            return _decode(_fetch(str(source)), name)
+            return _fetch(str(source)), None
         source = os.path.expanduser(source)
         if not os.path.isfile(source):
             raise FileNotFoundError(f"{name} is not there: give the path of a file, a URL, bytes, or an array.")
-        return _decode(source, name)
+        return source, None
     if isinstance(source, (bytes, bytearray)):
-        return _decode(bytes(source), name)
+        return io.BytesIO(source), None
     if isinstance(source, Mapping):
         if source.get("array") is not None:
             return _from_array(source["array"], name, source.get("sampling_rate", sampling_rate))
         if source.get("bytes") is not None:
-            return _decode(bytes(source["bytes"]), name)
+            return io.BytesIO(source["bytes"]), None
         if source.get("path") is not None:
-            return _read(source["path"], name, sampling_rate)
+            return find_samples(source["path"], name, sampling_rate)
         raise ValueError(f"{name} has none of the keys array, bytes, path; it has {', '.join(map(str, source))}.")
     if hasattr(source, "get_all_samples"):  # torchcodec.decoders.AudioDecoder
         samples = source.get_all_samples()
@@ -94,45 +96,85 @@ def _from_array(array, name: str, sampling_rate: int | None):
     array = np.asarray(array)
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise ValueError(f"{name} is not audio: it is neither a path, bytes, nor an array of real numbers.")
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{name} has {array.ndim} dimensions; give samples, or samples and channels.")
     if sampling_rate is None:
         raise ValueError(f"{name} has no rate: pass sampling_rate=, or a dict with array and sampling_rate.")
-    return array, sampling_rate
+    channels_first = array.ndim == 2 and array.size and array.shape[0] <= array.shape[1]
+    return array.T if channels_first else array, sampling_rate
 
 
-def _fetch(url: str) -> bytes:
+def _fetch(url: str):
+    """The file behind a URL, kept on disk, since it may last hours."""
+    file = tempfile.TemporaryFile()
     try:
         with urllib.request.urlopen(url, timeout=URL_TIMEOUT) as response:
-            return response.read()
+            shutil.copyfileobj(response, file)
     except OSError as error:  # urllib's own errors are OSErrors
+        file.close()
         raise FileNotFoundError(f"audio {url!r} could not be fetched: {error}.") from error
+    file.seek(0)
+    return file
 
 
-def _decode(file, name: str):
+def open_file(file, name: str) -> soundfile.SoundFile:
+    with decoding(name):
+        return soundfile.SoundFile(file)
+
+
+@contextlib.contextmanager
+def decoding(name: str):
+    """Says which recording could not be read."""
     try:
-        return soundfile.read(io.BytesIO(file) if isinstance(file, bytes) else file, dtype="float32", always_2d=True)
+        yield
     except (soundfile.LibsndfileError, TypeError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise ValueError(f"{name} is not audio that can be read (wav, flac, mp3, ogg/opus): {reason}.") from error
 
 
-def _to_mono_float(wave: np.ndarray, name: str) -> np.ndarray:
+def check_rates(rate: float, target_rate: int, name: str):
+    if not isinstance(rate, (int, float, np.number)) or not MIN_RATE <= rate < float("inf"):
+        raise ValueError(f"{name} has the sampling rate {rate!r}; it must be a number of Hz, at least {MIN_RATE}.")
+    if rate != target_rate and soxr is None:
+        raise ImportError(
+            f"{name} is at {rate} Hz and the model wants {target_rate} Hz: `pip install soxr` resamples it."
+        )
+
+
+def check_length(samples: int, rate: float, name: str):
+    if not samples:
+        raise ValueError(f"{name} is empty: it holds no samples.")
+    if samples < MIN_SECONDS * rate:
+        raise ValueError(f"{name} lasts {samples / rate:.3f} s; at least {MIN_SECONDS} s is needed.")
+
+
+def check_finite(wave: np.ndarray, name: str):
+    if not np.isfinite(wave).all():
+        raise ValueError(
+            f"{name} holds NaN or infinite samples: {np.count_nonzero(~np.isfinite(wave))} of {wave.size}."
+        )
+
+
+def to_mono_float(wave: np.ndarray, name: str) -> np.ndarray:
+    """`(samples,)` or `(samples, channels)`, floats or integers, as float32 of shape `(samples,)`."""
     if np.issubdtype(wave.dtype, np.integer):
         if wave.dtype.itemsize > 4:
             raise ValueError(f"{name} holds {wave.dtype}, which has no full scale; give int16, int32 or floats.")
         half_range = 2.0 ** (8 * wave.dtype.itemsize - 1)  # unsigned PCM is centred on it
         wave = (wave - (half_range if wave.dtype.kind == "u" else 0.0)) / half_range
-    if wave.ndim not in (1, 2):
-        raise ValueError(f"{name} has {wave.ndim} dimensions; give samples, or samples and channels.")
     if wave.ndim == 2:
-        wave = wave.mean(axis=int(np.argmin(wave.shape)))
+        wave = wave.mean(axis=1)
     return wave.astype(np.float32, copy=False)
 
 
-def _resample(wave: np.ndarray, rate: float, target_rate: int, name: str) -> np.ndarray:
+def resample_blocks(blocks: Iterable[np.ndarray], rate: float, target_rate: int) -> Iterator[np.ndarray]:
+    """Consecutive blocks of shape `(samples,)` at another rate: joined, what resampling them in one piece would give."""
     if rate == target_rate:
-        return wave
-    if soxr is None:
-        raise ImportError(
-            f"{name} is at {rate} Hz and the model wants {target_rate} Hz: `pip install soxr` resamples it."
-        )
-    return soxr.resample(wave, rate, target_rate).astype(np.float32, copy=False)
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(rate, target_rate, num_channels=1, dtype="float32")
+    for block in blocks:
+        if len(resampled := resampler.resample_chunk(block)):
+            yield resampled
+    if len(resampled := resampler.resample_chunk(np.zeros(0, np.float32), last=True)):
+        yield resampled
