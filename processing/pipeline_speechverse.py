@@ -8,7 +8,7 @@ from transformers import Pipeline, TextStreamer
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .processing_speechverse import flatten_audio
-from .questions_speechverse import NO_SPEECH, SPEECH_TASK, Question, make_question
+from .questions_speechverse import NO_SPEECH, SPEECH_TASK, Question, make_question, names_of_options
 
 
 TEXT_INPUTS = ("input_ids", "attention_mask")
@@ -34,19 +34,32 @@ class SpeechInstructionPipeline(Pipeline):
     >>> ask("call.wav", "What is the caller asking for?")
     {'text': 'To listen to jazz.', 'answer': 'To listen to jazz.'}
     >>> ask({"audio": "call.wav", "task": "er"})
-    {'text': 'Angry.', 'answer': 'angry'}
+    {'text': 'angry', 'answer': 'angry'}
+    >>> ask({"audio": "call.wav", "task": "er"}, top_k=2)
+    {'text': 'angry', 'answer': 'angry', 'score': 0.81, 'scores': {'angry': 0.81, 'neutral': 0.14}}
     >>> ask({"audio": "call.wav", "task": ["asr", "er"]})
     {'text': 'ASR: stop it | Emotion: angry |', 'answer': {'asr': 'stop it', 'er': 'angry'}}
+    >>> ask("call.wav", ["What is the caller asking for?", {"task": "er"}])
+    [{'text': 'To listen to jazz.', 'answer': 'To listen to jazz.'}, {'text': 'angry', 'answer': 'angry'}]
     ```
 
-    An answer is a dict: `text` is what the model wrote; `answer` is that text read as the task's kind of answer, `None`
-    if it could not be read so; `unread` lists the parts that could not be read, and is left out where there are none.
-    With `num_return_sequences` above 1 every input gives a list of such dicts, best first.
+    An answer is a dict:
+
+    - `text` is what the model wrote;
+    - `answer` is that text read as the task's kind of answer, `None` if it could not be read so;
+    - `unread`, where there are any, lists the parts that could not be read;
+    - `truncated` is `True` where `max_new_tokens` cut the answer off;
+    - `score` and `scores`, where labels are scored, are shares of certainty that sum to 1, the surest label first;
+    - `no_speech`, where it was asked for, is how sure it is that nobody speaks.
+
+    With `num_return_sequences` above 1 every input gives a list of such dicts, best first; several questions about an input
+    give a list of their answers.
 
     Inputs: one recording, or a dict with `audio` and either `instruction` or `task` (and `labels`, and what else the
     task asks for, such as `keyword`); a list, a dataset (of torch or of `datasets`) or a generator of either. A dataset
     or a generator is answered lazily: iterate over what comes back. A list as a dict's `audio` holds the recordings of
-    one instruction, one for each `<audio>` in it.
+    one instruction, one for each `<audio>` in it. A list as a dict's `instruction` holds several questions about its
+    audio, each in words or a dict with `task`; the encoder runs once for all of them.
     """
 
     _load_processor = True
@@ -61,14 +74,25 @@ class SpeechInstructionPipeline(Pipeline):
 
         Args:
             inputs: see the class.
-            instruction (`str` or `list[str]`, *optional*): for inputs that bring none; one for all, or one for each.
+            instruction (`str` or `list`, *optional*): for inputs that bring none; one for all, or one for each of a list
+                of inputs. A list for one recording holds several questions about it.
             task (`str` or `list[str]`, *optional*): likewise, a task of the model's bank, or several to be answered
                 together.
             labels (`dict[str, str]` or `list[str]`, *optional*): likewise, classes in place of the task's own; for
-                several tasks, a dict of those by task id. What else the tasks ask for can be given as well:
-                `keyword="radio"`.
+                several tasks, a dict of those by task id. What else the tasks ask for can be given as well
+                (`keyword="radio"`), and so can `prompt`, words of your own for the task, and `describe`, whether they list
+                classes with their descriptions.
             sampling_rate (`int`, *optional*): rate of bare arrays, Hz.
             batch_size (`int`, *optional*, defaults to 1): how many inputs are answered at once.
+            constrained (`bool`, *optional*): whether an answer is held to its task's form: one of the labels, slots, the
+                headings of a joint answer. By default it is, where the task has a form.
+            return_scores (`bool`, *optional*, defaults to `False`): scores the task's labels in place of writing one.
+            top_k (`int`, *optional*): likewise, and returns so many. With `do_sample` it is the option of sampling.
+            min_score (`float`, *optional*): likewise, and answers `None` below it: none of these.
+            hints (`list[str]`, *optional*): words that the answer may hold, such as names; each of their tokens adds
+                `hint_bonus` (nats, by default 1) to the score of an answer that holds them.
+            no_speech_threshold (`float`, *optional*): where the model is surer than this that nobody speaks (its task
+                `sns`), it does not answer: the text is empty. Models make up words for silence and noise.
             callback (`Callable[[str], None]`, *optional*): is handed the answer piece by piece; one input at a time.
             **kwargs: everything else goes to `generate`: `max_new_tokens`, `num_beams`, `do_sample`, ...
 
@@ -102,7 +126,6 @@ class SpeechInstructionPipeline(Pipeline):
         self,
         instruction=None,
         task=None,
-        labels=None,
         sampling_rate=None,
         constrained=None,
         return_scores=None,
@@ -115,8 +138,7 @@ class SpeechInstructionPipeline(Pipeline):
         generate_kwargs=None,
         **kwargs,
     ):
-        asked = {name for known in self.processor.tasks for name in known.fields}
-        values = {name: kwargs.pop(name) for name in asked & kwargs.keys()}
+        values = {name: kwargs.pop(name) for name in names_of_options(self.processor) & kwargs.keys()}
         if top_k is not None and kwargs.get("do_sample"):  # then it is an option of sampling
             kwargs["top_k"], top_k = top_k, None
         _check_range("top_k", top_k, 1, None)
@@ -127,7 +149,6 @@ class SpeechInstructionPipeline(Pipeline):
         preprocess = {
             "instruction": instruction,
             "task": task,
-            "labels": labels,
             "values": values or None,
             "sampling_rate": sampling_rate,
             "constrained": constrained,
@@ -156,7 +177,6 @@ class SpeechInstructionPipeline(Pipeline):
         inputs,
         instruction=None,
         task=None,
-        labels=None,
         values=None,
         sampling_rate=None,
         detect_speech=False,
@@ -169,7 +189,7 @@ class SpeechInstructionPipeline(Pipeline):
                 "The input has no recording: give a path, or a dict with 'audio'; "
                 f"it has {', '.join(inputs) or 'nothing'}."
             )
-        call = _given({"instruction": instruction, "task": task, "labels": labels, **(values or {})})
+        call = _given({"instruction": instruction, "task": task, **(values or {})})
         asked, several = _questions_of(inputs, call, self.processor)
         questions = [make_question(self.processor, one, **decoding) for one in asked]
         if detect_speech:
@@ -342,7 +362,7 @@ def _questions_of(inputs: dict, call: dict, processor) -> tuple[list[dict], bool
     several = isinstance(instruction, (list, tuple))
     if several and not instruction:
         raise ValueError("The list of instructions is empty.")
-    names = {"labels", *(name for known in processor.tasks for name in known.fields)}
+    names = names_of_options(processor)
     of_call = {name: value for name, value in call.items() if name in names}
     of_input = _given({name: inputs.get(name) for name in names})
     asked = []

@@ -52,7 +52,8 @@ def make_question(
 
     Args:
         processor ([`SpeechVerseProcessor`]): the model's.
-        asked (`Mapping`): `instruction`; or `task`, and with it `labels` and what else the task asks for.
+        asked (`Mapping`): `instruction`; or `task`, and with it `labels`, `prompt` (the task's words, in place of its first
+            prompt), `describe` (see [`~Task.instruction`]) and what else the task asks for.
         constrained (`bool`, *optional*): whether the answer is held to the task's form; by default where it has one.
         scored (`bool`, *optional*, defaults to `False`): whether the task's labels are scored.
         hints (`list[str]`, *optional*): words that the answer may hold.
@@ -67,7 +68,7 @@ def make_question(
     if (instruction is None) == (task is None):
         raise ValueError("An input needs an instruction or a task, and not both.")
     if task is None:
-        if labels is not None or any(name in asked for name in _fields(processor)):
+        if any(name in asked for name in names_of_options(processor)):
             raise ValueError(
                 "labels, and what else a task asks for, need a task; an input has an instruction instead."
             )
@@ -76,7 +77,11 @@ def make_question(
         return Question(instruction, hint_ids=hints and processor.hint_ids(hints))
     known = processor.tasks.find(task)
     values = {name: asked[name] for name in known.fields if asked.get(name) is not None}
-    question = Question(known.instruction(labels=labels, **values), task, labels)
+    prompt = asked.get("prompt")
+    if prompt is not None and (not isinstance(task, str) or not isinstance(prompt, str)):
+        raise ValueError(f"The prompt is {prompt!r} for task {task!r}; it is one text, for one task.")
+    words = known.instruction(prompt, labels=labels, describe=asked.get("describe"), **values)
+    question = Question(words, task, labels)
     if scored:
         if hints:
             raise ValueError("Hints are for answers that are written: leave them out where labels are scored.")
@@ -91,5 +96,6 @@ def make_question(
     return question
 
 
-def _fields(processor) -> set[str]:
-    return {name for task in processor.tasks for name in task.fields}
+def names_of_options(processor) -> set[str]:
+    """What may be asked for beside a task."""
+    return {"labels", "prompt", "describe", *(name for task in processor.tasks for name in task.fields)}

@@ -263,3 +263,19 @@ def test_speech_detection_needs_its_task(ask, recordings):
         ask(recordings[0], task="asr", no_speech_threshold=0.5)
     with pytest.raises(ValueError, match="inputs of one recording each"):
         ask({"audio": recordings[:2], "instruction": "is <audio> like <audio>?"}, no_speech_threshold=0.5)
+
+
+# A task in other words
+
+
+def test_a_task_may_be_put_in_other_words(ask, recordings):
+    words = "is it happy (glad); sad (down); or not sad (neither)?"
+    expected = ask(recordings[0], words)["text"]
+    described = ask(recordings[0], task="er", prompt="is it {labels}?", describe=True, constrained=False)
+    assert described["text"] == expected
+    row = {"audio": recordings[0], "task": "er", "prompt": "is it {labels}?", "describe": True}
+    assert ask(row, constrained=False) == described and ask(row)["answer"] in MOODS
+    plain = ask({**row, "describe": False}, constrained=False)["text"]
+    assert plain == ask(recordings[0], "is it happy, sad or not sad?")["text"]
+    with pytest.raises(ValueError, match="one text, for one task"):
+        ask(recordings[0], task=["asr", "er"], prompt="is it {labels}?")
