@@ -19,10 +19,11 @@ extras = {
     "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
     "eval": ["evaluate>=0.4.6", "jiwer>=4", "sacrebleu", "scipy"],
     "data": ["yake"],  # finds keywords; LGPL, and needed for nothing else
+    "long": ["silero-vad>=6.2"],  # finds the silences that long recordings are cut at
     "tts": ["py-nanotts", "hibari-tts", "scipy"],
     "demo": ["py-nanotts", "onnx", "gguf", "scipy", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
 }
-used = ("data", "demo", "train", "tts")
+used = ("data", "demo", "long", "train", "tts")
 extras["dev"] = sorted({*(package for name in used for package in extras[name]), *TEST, *QUANTISERS})
 
 setup(

@@ -1,12 +1,13 @@
 """`pipeline("speech-instruction")`: recordings and instructions in, answers out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline, TextStreamer
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from .long_form_speechverse import answer_long
 from .processing_speechverse import flatten_audio
 from .questions_speechverse import NO_SPEECH, SPEECH_TASK, Question, make_question, names_of_options
 
@@ -69,6 +70,10 @@ class SpeechInstructionPipeline(Pipeline):
     _load_video_processor = False
     _pipeline_calls_generate = True
 
+    def __init__(self, *args, chunk_length_s: float | None = None, stride_length_s: float | None = None, **kwargs):
+        self._chunking = {"chunk_length_s": chunk_length_s, "stride_length_s": stride_length_s}
+        super().__init__(*args, **kwargs)
+
     def __call__(self, inputs, instruction: str | list[str] | None = None, **kwargs):
         """Answers.
 
@@ -93,6 +98,12 @@ class SpeechInstructionPipeline(Pipeline):
                 `hint_bonus` (nats, by default 1) to the score of an answer that holds them.
             no_speech_threshold (`float`, *optional*): where the model is surer than this that nobody speaks (its task
                 `sns`), it does not answer: the text is empty. Models make up words for silence and noise.
+            chunk_length_s (`float`, *optional*): for recordings of any length: they are read as a stream, cut at silences into
+                chunks of at most so many seconds, and each chunk is asked about. The answer then has `segments`, with
+                `start` and `end` in seconds and an answer each, and `skipped`, the silences; its `text` joins theirs, and
+                where answers are no free text, `answer` is their list.
+            stride_length_s (`float`, *optional*): chunks of `chunk_length_s` overlap, with so many seconds of context on each
+                side, in place of being cut at silences; words that two of them have are kept once.
             callback (`Callable[[str], None]`, *optional*): is handed the answer piece by piece; one input at a time.
             **kwargs: everything else goes to `generate`: `max_new_tokens`, `num_beams`, `do_sample`, ...
 
@@ -112,7 +123,37 @@ class SpeechInstructionPipeline(Pipeline):
             inputs = list(inputs)
         elif hasattr(inputs, "column_names"):  # a datasets.Dataset, which the base class takes for one input
             inputs = (row for row in inputs)
+        chunking = {name: kwargs.pop(name, default) for name, default in self._chunking.items()}
+        if chunking["chunk_length_s"] is not None:
+            return self._answer_long(inputs, kwargs, chunking)
+        if chunking["stride_length_s"] is not None:
+            raise ValueError("stride_length_s is given without chunk_length_s.")
         return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
+
+    def _answer_long(self, inputs, kwargs: dict, chunking: dict):
+        """Answers about long recordings: all inputs of a list now, those of datasets and generators one by one."""
+        if isinstance(inputs, list):
+            return [self._answer_long(one, kwargs, chunking) for one in inputs]
+        if isinstance(inputs, (Dataset, Iterator)):
+            return (self._answer_long(one, kwargs, chunking) for one in inputs)
+        inputs = _as_dict(inputs)
+        recordings = [] if inputs.get("audio") is None else flatten_audio(inputs["audio"])
+        if len(recordings) != 1:
+            raise ValueError(f"chunk_length_s is for inputs of one recording each; this one has {len(recordings)}.")
+        call = self._preprocess_params | kwargs
+        source = inputs if inputs.get("instruction") is not None or inputs.get("task") is not None else call
+        if not isinstance(source.get("instruction"), (str, type(None))):
+            raise ValueError("chunk_length_s is for one question about a recording; ask the others in other calls.")
+        if (kwargs.get("num_return_sequences") or 1) > 1:
+            raise ValueError("chunk_length_s joins one answer of each chunk: leave out num_return_sequences.")
+        rate = inputs.get("sampling_rate", call.get("sampling_rate"))
+        return answer_long(
+            lambda chunks: super(SpeechInstructionPipeline, self).__call__(chunks, **kwargs),
+            self.processor,
+            inputs | {"audio": recordings[0]} | ({} if rate is None else {"sampling_rate": rate}),
+            source.get("task"),
+            **chunking,
+        )
 
     def save_pretrained(self, save_directory, *, standalone: bool | None = None, **kwargs):
         """Saves the model and the processor, which is all that `pipeline` needs to load them again.

@@ -315,7 +315,7 @@ class SpeechVerseProcessor(ProcessorMixin):
         if self.max_audio_steps is not None and steps > self.max_audio_steps:
             raise ValueError(
                 f"{audio_name(audio)} lasts {seconds:.1f} s, which is too long: this encoder takes "
-                f"{self.max_audio_seconds:g} s. Cut it into shorter pieces; nothing is cut off silently."
+                f"{self.max_audio_seconds:g} s. The pipeline cuts it with chunk_length_s=; nothing is cut off silently."
             )
         if self.num_audio_tokens(self.audio_input_name, features) < 1:
             raise ValueError(

@@ -299,6 +299,8 @@ class JointTask:
         ValueError: if there are fewer than two, or two of one tag.
     """
 
+    answer_type = "joint"
+
     def __init__(self, tasks: list[Task], other_tags: Iterable[str] = ()):
         self.tasks = list(tasks)
         self.id = "+".join(task.id for task in self.tasks)

@@ -166,7 +166,7 @@ def test_loads_where_the_package_is_not_installed(published, run_script, module_
     report = run_script(LOAD_WITHOUT_PACKAGE, home="fresh", without_package=True)
     assert report["difference"] == 0
     assert report["module"].startswith("transformers_modules.org.tiny.")
-    assert report["answer"].keys() == {"text", "answer"}
+    assert report["answer"].keys() - {"truncated"} == {"text", "answer"}
     assert report["as_seq2seq"] == "SpeechVerseForConditionalGeneration"
     assert "trust_remote_code=True" in report["untrusted"]
 

@@ -23,11 +23,18 @@ CODE = {
     "audio_speechverse.py",
     "base_checkpoints.py",
     "configuration_speechverse.py",
+    "constraints_speechverse.py",
     "frozen_parts.py",
+    "generation_speechverse.py",
+    "hint_biasing.py",
+    "label_scoring.py",
+    "long_audio_speechverse.py",
+    "long_form_speechverse.py",
     "modeling_speechverse.py",
     "pipeline_speechverse.py",
     "placement.py",
     "processing_speechverse.py",
+    "questions_speechverse.py",
     "tasks_speechverse.py",
 }
 

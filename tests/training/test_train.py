@@ -35,7 +35,7 @@ def test_launched_run_leaves_a_model_that_answers(finished, environment, monkeyp
     monkeypatch.setenv("SPEECHVERSE_FOUNDATIONS", environment["SPEECHVERSE_FOUNDATIONS"])
     ask = pipeline("speech-instruction", model=str(finished))
     answer = ask({"array": noise(0.6), "sampling_rate": 16_000}, "which colour ?", max_new_tokens=5)
-    assert answer.keys() == {"text", "answer"} and isinstance(answer["text"], str)
+    assert answer.keys() - {"truncated"} == {"text", "answer"} and isinstance(answer["text"], str)
     recording = {"audio": {"array": noise(0.6), "sampling_rate": 16_000}, "task": "asr"}
     assert isinstance(ask(recording, max_new_tokens=5)["answer"], str)  # the tasks travelled along
 
