@@ -64,6 +64,8 @@ setup(
     entry_points={
         "console_scripts": [
             "speechverse-evaluate = speechverse.evaluation.run:main",
+            "speechverse-compare-decoding = speechverse.evaluation.compare_decoding:main",
+            "speechverse-calibrate = speechverse.evaluation.calibrate:main",
             "speechverse-train = speechverse.training.train:main",
             "speechverse-cache = speechverse.training.cache_features:main",
             "speechverse-publish = speechverse.model_cards.publish:main",

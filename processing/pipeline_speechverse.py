@@ -1,6 +1,7 @@
 """`pipeline("speech-instruction")`: recordings and instructions in, answers out."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypedDict
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +28,33 @@ class CallbackStreamer(TextStreamer):
             self.callback(text)
 
 
+class SpeechInstructionAnswer(TypedDict, total=False):
+    """One answer. `text` and `answer` are always there, the others where they have something to say.
+
+    Args:
+        text (`str`): what the model wrote, or the label that it is surest of.
+        answer: that text read as the task's kind of answer: a text, a label, a list of keywords or of slots, or a dict by
+            task id. `None` where it could not be read so, or where no label reaches `min_score`.
+        unread (`list[str]`): the parts of the text that could not be read.
+        truncated (`bool`): `max_new_tokens` cut the text off.
+        score (`float`): share of certainty of the surest label, 0 to 1.
+        scores (`dict[str, float]`): of every label, or of `top_k`, the surest first; those of all labels sum to 1.
+        no_speech (`float`): how sure the model is that nobody speaks, 0 to 1.
+        segments (`list[dict]`): of a long recording, each chunk's answer with its `start` and `end` in seconds.
+        skipped (`list[tuple[float, float]]`): of a long recording, start and end of the silences left out, in seconds.
+    """
+
+    text: str
+    answer: object
+    unread: list[str]
+    truncated: bool
+    score: float
+    scores: dict[str, float]
+    no_speech: float
+    segments: list[dict]
+    skipped: list[tuple[float, float]]
+
+
 class SpeechInstructionPipeline(Pipeline):
     """Answers instructions about recordings.
 
@@ -44,16 +72,7 @@ class SpeechInstructionPipeline(Pipeline):
     [{'text': 'To listen to jazz.', 'answer': 'To listen to jazz.'}, {'text': 'angry', 'answer': 'angry'}]
     ```
 
-    An answer is a dict:
-
-    - `text` is what the model wrote;
-    - `answer` is that text read as the task's kind of answer, `None` if it could not be read so;
-    - `unread`, where there are any, lists the parts that could not be read;
-    - `truncated` is `True` where `max_new_tokens` cut the answer off;
-    - `score` and `scores`, where labels are scored, are shares of certainty that sum to 1, the surest label first;
-    - `no_speech`, where it was asked for, is how sure it is that nobody speaks.
-
-    With `num_return_sequences` above 1 every input gives a list of such dicts, best first; several questions about an input
+    An answer is a [`SpeechInstructionAnswer`]. With `num_return_sequences` above 1 every input gives a list of such dicts, best first; several questions about an input
     give a list of their answers.
 
     Inputs: one recording, or a dict with `audio` and either `instruction` or `task` (and `labels`, and what else the

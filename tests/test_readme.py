@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 from accelerate.commands.launch import launch_command_parser
+from tiny_models import noise, tiny_speller
+from transformers import pipeline
 
+import speechverse
 from speechverse import TaskBank
 from speechverse.training.arguments import parse_run_config
 
@@ -154,3 +158,27 @@ def test_console_commands_have_their_scripts():
 def test_python_is_valid():
     for block in blocks("python"):
         assert ast.parse(block).body
+
+
+@pytest.fixture
+def shown_names(tmp_path, monkeypatch):
+    """What README's Python refers to: a pipeline on a model that knows nothing, and recordings."""
+    tasks = TaskBank.from_yaml(ROOT / "processing" / "tasks")
+    model, processor = tiny_speller("whisper", tasks=tasks)
+    model.generation_config.update(max_new_tokens=8, do_sample=False)
+    ask = pipeline("speech-instruction", model=model, processor=processor)
+    for name in ("command.wav", "call.wav", "a.wav", "b.wav", "b.flac"):
+        soundfile.write(tmp_path / name, noise(0.5), 16_000)
+    (task,) = (block for block in blocks("yaml") if "held_out_prompts:" in block)
+    (tmp_path / "urgency.yaml").write_text(task)
+    monkeypatch.chdir(tmp_path)
+    return {"ask": ask, "speechverse": speechverse, "model": model, "processor": processor}
+
+
+def test_python_about_checkpoints_runs(shown_names):
+    pytest.importorskip("silero_vad")
+    run = [block for block in blocks("python") if "from_foundations" not in block]
+    assert len(run) >= 8
+    for block in run:
+        without_loading = re.sub(r"^(ask|model|processor) = .*$", "", block, flags=re.MULTILINE)
+        exec(compile(without_loading, "README.md", "exec"), shown_names)
