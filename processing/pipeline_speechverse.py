@@ -72,8 +72,8 @@ class SpeechInstructionPipeline(Pipeline):
     [{'text': 'To listen to jazz.', 'answer': 'To listen to jazz.'}, {'text': 'angry', 'answer': 'angry'}]
     ```
 
-    An answer is a [`SpeechInstructionAnswer`]. With `num_return_sequences` above 1 every input gives a list of such dicts, best first; several questions about an input
-    give a list of their answers.
+    An answer is a [`SpeechInstructionAnswer`], a dict. With `num_return_sequences` above 1 every input gives a list of them,
+    best first; several questions about an input give a list of their answers.
 
     Inputs: one recording, or a dict with `audio` and either `instruction` or `task` (and `labels`, and what else the
     task asks for, such as `keyword`); a list, a dataset (of torch or of `datasets`) or a generator of either. A dataset
