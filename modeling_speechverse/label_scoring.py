@@ -84,7 +84,8 @@ def _score(decoder: "_Decoder", answers: list[_Answer], log_probabilities: torch
             cache = _selected(cache, [branch_of[indices[0]] for indices in shared])
             firsts = [answers[indices[0]] for indices in shared]
             last_tokens = [answer.tokens[depth - 1 : depth] for answer in firsts]
-            log_probabilities = decoder.step(last_tokens, [answer.row for answer in firsts], depth, cache)[:, -1]
+            logits = decoder.step(last_tokens, [answer.row for answer in firsts], depth, cache)
+            log_probabilities = _log_softmax(logits[:, -1])
         branch_of = {index: branch for branch, indices in enumerate(shared) for index in indices}
     return totals
 
@@ -95,9 +96,18 @@ def _selected(cache: Cache, rows: list[int]) -> Cache:
         return EncoderDecoderCache(
             _selected(cache.self_attention_cache, rows), _selected(cache.cross_attention_cache, rows)
         )
+    if not hasattr(cache, "layers"):
+        raise ValueError(
+            "This LLM gave no cache to go on from, so that its labels cannot be scored: put the model into eval mode, and "
+            "switch gradient checkpointing off; or hold the answer to its labels."
+        )
     selected = copy.copy(cache)
-    selected.layers = [copy.copy(layer) for layer in cache.layers]  # which get new tensors, and do not change the old
-    selected.batch_select_indices(torch.tensor(rows))
+    selected.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in selected.layers:
+        for name, value in vars(layer).items():
+            if isinstance(value, (dict, list)):  # in which some kinds keep their tensors
+                setattr(layer, name, copy.copy(value))
+        layer.reorder_cache(torch.tensor(rows))  # makes tensors anew; other than its name says, it takes any rows
     return selected
 
 
@@ -129,10 +139,10 @@ class _Decoder:
                 use_cache=True,
                 **last_alone,
             )
-        return _log_softmax(output.logits[:, -1]), output.past_key_values
+        return _log_softmax(output.logits[:, -1]), output.get("past_key_values")
 
     def step(self, tokens: list[tuple[int, ...]], rows: list[int], depth: int, cache: Cache) -> torch.Tensor:
-        """Log-probabilities of what follows each of some tokens, `(branches, tokens, vocabulary)`; grows the cache.
+        """Logits of what follows each of some tokens, `(branches, tokens, vocabulary)`; grows the cache.
 
         Args:
             tokens (`list[tuple[int, ...]]`): equally many for each branch.
@@ -141,7 +151,7 @@ class _Decoder:
             cache ([`~transformers.Cache`]): of the branches, up to these tokens.
         """
         if self.language_model.config.is_encoder_decoder:
-            return _log_softmax(self._decode(tokens, rows, past_key_values=cache).logits)
+            return self._decode(tokens, rows, past_key_values=cache).logits
         mask = self.attention_mask[rows]
         answer = mask.new_ones(len(rows), depth - 1 + len(tokens[0]))
         output = self.language_model(
@@ -151,7 +161,7 @@ class _Decoder:
             past_key_values=cache,
             use_cache=True,
         )
-        return _log_softmax(output.logits)
+        return output.logits
 
     def score_rests(self, answers: list[_Answer], depth: int, cache: Cache) -> torch.Tensor:
         """What the tokens from `depth` on add to the score of each answer, `(answers,)`, in one pass."""
@@ -159,12 +169,11 @@ class _Decoder:
         longest = max(map(len, rests))
         read = [answer.tokens[depth - 1 : -1] for answer in answers]  # each is read to tell the next
         padded = [tokens + (0,) * (longest - len(tokens)) for tokens in read]  # behind the end, where nothing looks
-        log_probabilities = self.step(padded, [answer.row for answer in answers], depth, cache)
-        targets = torch.tensor(
-            [rest + (0,) * (longest - len(rest)) for rest in rests], device=log_probabilities.device
-        )
+        logits = _in_full(self.step(padded, [answer.row for answer in answers], depth, cache))
+        targets = torch.tensor([rest + (0,) * (longest - len(rest)) for rest in rests], device=logits.device)
         real = torch.tensor([[True] * len(rest) + [False] * (longest - len(rest)) for rest in rests])
-        scores = log_probabilities.gather(-1, targets[..., None])[..., 0]
+        # Not by a softmax, which would be a second tensor over the whole vocabulary.
+        scores = logits.gather(-1, targets[..., None])[..., 0] - logits.logsumexp(-1)
         return scores.masked_fill(~real.to(scores.device), 0.0).sum(-1)
 
     def _decode(self, tokens, rows: list[int], past_key_values: Cache | None):
@@ -178,5 +187,10 @@ class _Decoder:
         )
 
 
+def _in_full(logits: torch.Tensor) -> torch.Tensor:
+    """In fp32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    return _in_full(logits).log_softmax(-1)

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
     PreTrainedModel,
@@ -28,7 +29,11 @@ from .audio_encoders import Convolution, audio_encoder_family, length_mask, outp
 from .base_checkpoints import HUB_ARGUMENTS, describe_base, resolve_base
 from .configuration_speechverse import SpeechVerseConfig, choose_strides
 from .frozen_parts import language_model_class
-from .generation_speechverse import DEFAULT_MAX_NEW_TOKENS, constrained_generation
+from .generation_speechverse import (
+    ConstraintLogitsProcessor,
+    constrain_generation_config,
+    merge_generation_config,
+)
 from .hint_biasing import DEFAULT_HINT_BONUS, HintLogitsProcessor
 from .label_scoring import score_sequences
 
@@ -545,36 +550,43 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
             audio_hidden_states=audio_hidden_states,
             audio_hidden_states_mask=audio_hidden_states_mask,
         )
-        config = self.generation_config  # ours is the one that is saved and edited
+        prompt_length = int(self.config.is_encoder_decoder)  # the decoder's start, which the answer comes behind
         processors = list(generate_kwargs.pop("logits_processor", None) or [])
-        held = []
+        config, rest = merge_generation_config(self.generation_config, generate_kwargs)
         if constraint is not None:
-            config, generate_kwargs, processor = constrained_generation(
-                constraint, len(input_ids), self.config.is_encoder_decoder, config, generate_kwargs
+            constraints = constrain_generation_config(
+                config, constraint, len(input_ids), self.generation_config, generate_kwargs
             )
-            held.append(processor)
-        unbounded = config.max_new_tokens is None and config.max_length in (None, 20)
-        if unbounded and not {"max_new_tokens", "max_length", "generation_config"} & generate_kwargs.keys():
-            generate_kwargs["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
+        hints = None
         if hint_ids is not None:
-            own = generate_kwargs.get("generation_config") or config
+            before = prompt_length if self.config.is_encoder_decoder else embedded.inputs_embeds.shape[1]
+            limit = config.max_new_tokens or config.max_length - before
             hints = HintLogitsProcessor(
-                hint_ids,
-                hint_bonus,
-                prompt_length=int(self.config.is_encoder_decoder),
-                eos_token_id=own.eos_token_id,
-                max_new_tokens=generate_kwargs.get("max_new_tokens") or own.max_new_tokens,
+                hint_ids, hint_bonus, prompt_length, eos_token_id=config.eos_token_id, max_new_tokens=limit
             )
+        if constraint is not None:
+            processors.append(ConstraintLogitsProcessor(constraints, prompt_length, config.max_new_tokens, hints))
+        elif hints is not None:
             processors.append(hints)
-        if processors or held:  # what is forbidden is forbidden last
-            generate_kwargs["logits_processor"] = LogitsProcessorList(processors + held)
+        # Ours is the one that is saved and edited; the LLM's holds this call's, since what a call leaves open is filled in
+        # from there.
         self.language_model.generation_config = config
         try:
             return self.language_model.generate(
-                inputs_embeds=embedded.inputs_embeds, attention_mask=embedded.attention_mask, **generate_kwargs
+                inputs_embeds=embedded.inputs_embeds,
+                attention_mask=embedded.attention_mask,
+                logits_processor=LogitsProcessorList(processors),
+                **rest,
             )
         finally:
             self.language_model.generation_config = self.generation_config
+
+    def generation_config_of(self, constraint=None, batch_size: int = 1, **generate_kwargs) -> GenerationConfig:
+        """What [`~SpeechVerseForConditionalGeneration.generate`] makes of its options: all that it goes by, filled in."""
+        config, _ = merge_generation_config(self.generation_config, generate_kwargs)
+        if constraint is not None:
+            constrain_generation_config(config, constraint, batch_size, self.generation_config, generate_kwargs)
+        return config
 
     @torch.no_grad()
     def score_labels(
@@ -600,11 +612,13 @@ class SpeechVerseForConditionalGeneration(SpeechVerseModel, GenerationMixin):
             infinity where a row has fewer labels than another. Their softmax shares out certainty among the labels.
 
         Raises:
-            ValueError: if a row has no labels or an empty one, or a decoder-only LLM's input is padded on the right.
+            ValueError: if a row has no labels or an empty one, if a decoder-only LLM's input is padded on the right, or if the
+                LLM keeps no cache to go on from.
         """
         embedded = self._embed_to_answer(input_ids=input_ids, attention_mask=attention_mask, **audio_inputs)
         batch_size = embedded.inputs_embeds.shape[0]
-        shared = not label_ids or not label_ids[0] or not isinstance(label_ids[0][0], (list, tuple))
+        label_ids = _as_lists(label_ids)
+        shared = not label_ids or not label_ids[0] or not isinstance(label_ids[0][0], list)
         rows = [label_ids] * batch_size if shared else label_ids
         if len(rows) != batch_size or not all(row and all(row) for row in rows):
             raise ValueError(
@@ -643,6 +657,13 @@ def free_token_id(tokenizer) -> int:
     """The id that `<audio>` has in this tokenizer, or gets when it is added to it."""
     known = tokenizer.get_vocab().get(AUDIO_TOKEN)
     return len(tokenizer) if known is None else known
+
+
+def _as_lists(tokens):
+    """Nested lists of token ids, of lists, tuples or tensors of them."""
+    if isinstance(tokens, torch.Tensor):
+        return tokens.tolist()
+    return [_as_lists(part) for part in tokens] if isinstance(tokens, (list, tuple)) else tokens
 
 
 def _row_lengths(max_length: int, inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

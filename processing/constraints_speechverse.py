@@ -3,6 +3,7 @@
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from .tasks_speechverse import NOTHING, JointTask, Task
 
@@ -10,8 +11,24 @@ from .tasks_speechverse import NOTHING, JointTask, Task
 START = 0  # state in which an answer begins
 END = 1  # state in which it is complete
 NOWHERE = -1  # where a forbidden token leads
-MAX_BUILT = 32  # constraints that are kept, for every input asks for one
+MAX_REMEMBERED = 32  # constraints, and sets of labels: every input asks for its own, and most are alike
 PROBE = "a"  # stands for free text where the tokens that follow it are looked up
+
+
+class Piece(NamedTuple):
+    """A part of an answer that was held to a form.
+
+    Args:
+        task_id (`str`): the task that it answers.
+        label (`str`, *optional*): the label that was chosen; `None` for free text, and where the answer is that there is nothing.
+        tokens (`list[int]`, *optional*): free text, with the sign that ends it; `None` where there was a choice.
+        sign (`str`, *optional*): that sign; `None` where the text ends with the answer.
+    """
+
+    task_id: str
+    label: str | None = None
+    tokens: list[int] | None = None
+    sign: str | None = None
 
 
 class TokenConstraint:
@@ -20,22 +37,23 @@ class TokenConstraint:
     It is data for the model, which knows nothing of tasks: [`~SpeechVerseForConditionalGeneration.generate`] takes it as
     `constraint=`. Made by [`~SpeechVerseProcessor.constraint`].
 
+    Args:
+        vocab_size (`int`): number of tokens; higher ids, which an LLM may have, stand for nothing and are forbidden.
+        end_token (`int`): id of the token that ends every answer.
+
     Attributes:
         edges (`list[dict[int, int]]`): for each state, which state a token leads to; `NOWHERE` forbids the token.
-        otherwise (`list[int]`): for each state, where all other tokens lead: itself where text is free, else `NOWHERE`.
-        vocab_size (`int`): number of tokens; higher ids, which an LLM may have, stand for nothing and are forbidden.
-        num_answers (`int`, *optional*): how many answers there are; `None` where text is free.
-        longest (`int`, *optional*): tokens of the longest answer; `None` where text is free.
+        otherwise (`list[int]`): for each state, where all other tokens lead: on where text is free, else `NOWHERE`.
     """
 
-    def __init__(self, vocab_size: int):
+    def __init__(self, vocab_size: int, end_token: int):
         self.vocab_size = vocab_size
+        self.end_token = end_token
         self.edges: list[dict[int, int]] = [{}, {}]
         self.otherwise = [NOWHERE, NOWHERE]
-        self.num_answers: int | None = None
-        self.longest: int | None = None
         self._choices: dict[tuple[int, int], tuple[str, str | None]] = {}
-        self._free: dict[int, str] = {}
+        self._free: dict[int, str] = {}  # the task whose text goes on in a state
+        self._signs: dict[tuple[int, int], str] = {}  # (state, token) -> the sign that ends the text there
 
     def next_state(self, state: int, token: int) -> int:
         """Where a token leads; `NOWHERE` if it is forbidden."""
@@ -74,20 +92,62 @@ class TokenConstraint:
         """The most tokens that any state is from its nearest end."""
         return max(distance for distance in self.tokens_to_end if distance != float("inf"))
 
-    def trace(self, tokens: Iterable[int]) -> list[tuple[str, str | list[int] | None]]:
-        """What was chosen on a path, in order: `(task id, label)`, or `(task id, token ids)` where text was free.
+    def may_go_on(self, state: int, remaining: int) -> bool:
+        """Whether text that is free in a state may go on, with `remaining` tokens left for all that has to follow."""
+        following = self.otherwise[state]
+        return following != NOWHERE and self.tokens_to_end[following] < remaining
 
-        The label is `None` where the answer is that there is nothing. A path that ends early gives what was complete.
-        """
-        state, pieces = START, []
+    def cuts(self, tokens: list[int], max_new_tokens: int) -> bool:
+        """Whether free text in an answer had to end where it does, for it would not have been done in `max_new_tokens`."""
+        state = START
+        for position, token in enumerate(tokens):
+            if self.otherwise[state] != NOWHERE and not self.may_go_on(state, max_new_tokens - position):
+                return True
+            state = self.next_state(state, token)
+            if state in (NOWHERE, END):
+                break
+        return False
+
+    @functools.cached_property
+    def _counts(self) -> tuple[int, int] | None:
+        """How many answers there are and how many tokens the longest has; `None` where text is free."""
+        if any(target != NOWHERE for target in self.otherwise):
+            return None
+        counted, waiting = {END: (1, 0)}, [START]
+        while waiting:  # a state is counted when all that it leads to are
+            state = waiting[-1]
+            if unknown := [target for target in self.edges[state].values() if target not in counted]:
+                waiting.extend(unknown)
+                continue
+            following = [counted[target] for target in self.edges[state].values()]
+            counted[state] = (sum(n for n, _ in following), 1 + max(length for _, length in following))
+            waiting.pop()
+        return counted[START]
+
+    @property
+    def num_answers(self) -> int | None:
+        """How many answers there are; `None` where text is free."""
+        return self._counts and self._counts[0]
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest answer, its end included; `None` where text is free."""
+        return self._counts and self._counts[1]
+
+    def trace(self, tokens: Iterable[int]) -> list["Piece"]:
+        """What was chosen or freely written on a path, in order. A path that ends early gives what was complete."""
+        state, pieces, text = START, [], None
         for token in tokens:
             following = self.next_state(state, token)
-            if following in self._free:
-                if state not in self._free or not pieces:
-                    pieces.append((self._free[following], []))
-                pieces[-1][1].append(token)
+            sign = self._signs.get((state, token))
+            if following in self._free or sign is not None:
+                text = [] if text is None else text
+                text.append(token)
+            if text is not None and following not in self._free:
+                pieces.append(Piece(self._free[state], tokens=text, sign=sign))
+                text = None
             if (state, token) in self._choices:
-                pieces.append(self._choices[state, token])
+                pieces.append(Piece(*self._choices[state, token]))
             state = following
             if state in (NOWHERE, END):
                 break
@@ -117,7 +177,15 @@ class TokenConstraint:
         if choice is not None:
             self._choices[state, last] = choice
 
-    def add_free_text(self, state: int, task_id: str, forbidden: set[int], blank: set[int], exits: dict[int, int]):
+    def add_free_text(
+        self,
+        state: int,
+        task_id: str,
+        forbidden: set[int],
+        blank: set[int],
+        exits: dict[int, int],
+        signs: dict[int, str],
+    ):
         """Adds text, which begins in a state and is more than `blank`.
 
         Args:
@@ -126,8 +194,10 @@ class TokenConstraint:
             forbidden (`set[int]`): tokens that must not stand in it.
             blank (`set[int]`): tokens of space, which alone are no text.
             exits (`dict[int, int]`): tokens that end it, with the states that they lead to.
+            signs (`dict[int, str]`): those of them that show a sign, which may have text before it, with that sign.
         """
         rest = self.new_state()
+        self._signs |= {(rest, token): sign for token, sign in signs.items()}
         self.edges[state] = dict.fromkeys(blank, state) | dict.fromkeys([*forbidden, *exits], NOWHERE)
         self.edges[rest] = dict.fromkeys(forbidden, NOWHERE) | exits
         self.otherwise[state] = self.otherwise[rest] = rest
@@ -147,6 +217,7 @@ class ConstraintBuilder:
         self.answer_ids = answer_ids
         self.end = tokenizer.eos_token_id
         self._built: dict[tuple, TokenConstraint] = {}
+        self._label_ids: dict[tuple, list[list[int]]] = {}
 
     def build(self, task: Task | JointTask, labels=None) -> TokenConstraint:
         """The constraint of a task's answers.
@@ -158,19 +229,15 @@ class ConstraintBuilder:
         Raises:
             ValueError: if every text is an answer to the task, or the tokenizer cannot tell its answers apart.
         """
-        key = _key(task, labels)
-        if key not in self._built:
-            if len(self._built) == MAX_BUILT:
-                self._built.pop(next(iter(self._built)))
-            self._built[key] = self._build(task, labels)
-        return self._built[key]
+        return _remembered(self._built, _key(task, labels), lambda: self._build(task, labels))
 
     def _build(self, task, labels) -> TokenConstraint:
-        constraint = TokenConstraint(len(self.tokenizer))
+        constraint = TokenConstraint(len(self.tokenizer), self.end)
         if isinstance(task, JointTask):
             self._add_joint(constraint, task, labels)
         elif task.answer_type == "label":
-            self._add_labels(constraint, task, task.classes(labels))
+            for label, ids in zip(task.classes(labels), self.label_ids(task, labels), strict=True):
+                self._add_choice(constraint, START, ids, END, task, label)
         elif task.has_form(labels):
             self._add_slots(constraint, START, task, task.classes(labels))
         else:
@@ -185,9 +252,13 @@ class ConstraintBuilder:
         """
         if isinstance(task, JointTask) or task.answer_type != "label":
             raise ValueError(f"Task {task.id!r} has no labels to score: its answers are not one of several classes.")
-        sequences = {}
-        classes = list(task.classes(labels))
+        return _remembered(self._label_ids, _key(task, labels), lambda: self._tokenize_labels(task, labels))
+
+    def _tokenize_labels(self, task: Task, labels) -> list[list[int]]:
+        classes, sequences = list(task.classes(labels)), {}
         for label, ids in zip(classes, map(tuple, self.answer_ids(classes)), strict=True):
+            if not (self._special - {self.tokenizer.unk_token_id}).isdisjoint(ids[:-1]):
+                raise ValueError(f"Task {task.id!r}: the label {label!r} holds a special token of the LLM's.")
             if ids in sequences:
                 written = self.tokenizer.decode(ids, skip_special_tokens=True)
                 raise ValueError(
@@ -201,13 +272,6 @@ class ConstraintBuilder:
         """The tokens of a text within another and, where they differ there, at the beginning."""
         within, at_start = self._continuation(PROBE, f" {text}"), self._continuation("", text)
         return [within] if within == at_start else [within, at_start]
-
-    def _add_labels(self, constraint: TokenConstraint, task: Task, labels):
-        sequences = self.label_ids(task, labels)
-        for label, ids in zip(task.classes(labels), sequences, strict=True):
-            self._add_choice(constraint, START, ids, END, task, label)
-        constraint.num_answers = len(sequences)
-        constraint.longest = max(map(len, sequences))
 
     def _add_joint(self, constraint: TokenConstraint, joint: JointTask, labels):
         """`ASR: play some jazz | IC: play_music |`"""
@@ -268,20 +332,25 @@ class ConstraintBuilder:
             signs (`str`): signs that may not stand in the text.
             may_end (`bool`, *optional*, defaults to `False`): whether the whole answer may end with it.
         """
-        exits = {self.end: END} if may_end else {}
+        exits, exit_signs = {}, {}
         for sign, (tokens, target) in endings.items():
             at = next((index for index, token in enumerate(tokens) if token in self._tokens_with[sign]), None)
             if at is None:
                 raise ValueError(
                     f"Task {task.id!r}: this tokenizer has no {sign!r}, so its answers cannot be held to a form."
                 )
-            # What stands before the sign is space, which the text may hold as well: the sign decides.
-            exit_token, *rest = tokens[at:]
-            exits[exit_token] = constraint.new_state() if rest else target
+            # What stands before the sign is space, which the text may hold as well: the sign decides. It may be one token
+            # with the end of the text, as in `p.m.;`.
+            rest = tokens[at + 1 :]
+            after = constraint.new_state() if rest else target
             if rest:
-                constraint.add_path(exits[exit_token], rest, target)
+                constraint.add_path(after, rest, target)
+            for token in self._tokens_ending_with(sign, signs):
+                exits[token], exit_signs[token] = after, sign
+        if may_end:
+            exits[self.end] = END
         forbidden = self._special.union(*(self._tokens_with[sign] for sign in signs))
-        constraint.add_free_text(state, task.id, forbidden - exits.keys(), self._blank, exits)
+        constraint.add_free_text(state, task.id, forbidden - exits.keys(), self._blank, exits, exit_signs)
 
     def _continuation(self, before: str, text: str, closes: bool = False) -> list[int]:
         return self._continuations(before, [text], closes)[0]
@@ -314,6 +383,16 @@ class ConstraintBuilder:
             for sign, ways in spellings.items()
         }
 
+    def _tokens_ending_with(self, sign: str, signs: str) -> set[int]:
+        """Tokens that end with a sign, and hold none of the signs before it."""
+        texts = {index: self.tokenizer.convert_ids_to_tokens(index) for index in self._tokens_with[sign]}
+        byte = f"<0x{ord(sign):02X}>"
+        return {
+            index
+            for index, text in texts.items()
+            if text == byte or text[-1] == sign and not set(text[:-1]) & set(signs)
+        }
+
     @functools.cached_property
     def _special(self) -> set[int]:
         """Tokens that no text is made of, such as the end, or the audio token."""
@@ -322,8 +401,23 @@ class ConstraintBuilder:
 
     @functools.cached_property
     def _blank(self) -> set[int]:
-        """Tokens that hold nothing but space, as SentencePiece or byte-level BPE write it."""
-        return {index for token, index in self.tokenizer.get_vocab().items() if not token.strip("\u2581\u0120 \t\r")}
+        """Tokens that hold nothing but space, as SentencePiece or byte-level BPE write space, tab and carriage return."""
+        spellings = "\u2581\u0120\u0109\u010d \t\r"
+        bytes_of_space = {"<0x09>", "<0x0D>", "<0x20>"}
+        return {
+            index
+            for token, index in self.tokenizer.get_vocab().items()
+            if not token.strip(spellings) or token in bytes_of_space
+        }
+
+
+def _remembered(known: dict, key, make: Callable):
+    """What was made for a key before, or is made now; the oldest of many is forgotten."""
+    if key not in known:
+        if len(known) >= MAX_REMEMBERED:
+            known.pop(next(iter(known)))
+        known[key] = make()
+    return known[key]
 
 
 def _key(task: Task | JointTask, labels) -> tuple:

@@ -1,9 +1,11 @@
 """Answers about recordings of any length: asked about chunk by chunk, and put together."""
 
 import io
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import numpy as np
 import soundfile
 from transformers.utils import logging
 
@@ -12,6 +14,7 @@ from .tasks_speechverse import JointTask
 
 
 SKIP_SECONDS, PADDING_SECONDS = 2.0, 0.5  # see `cut_at_silences`
+SHORTEST_CHUNK = 1.0  # s, of what is cut at silences
 
 
 def answer_long(
@@ -43,11 +46,15 @@ def answer_long(
         ImportError: if silences are looked for and `silero-vad` is not installed.
         ValueError: if the chunks do not suit the encoder, or the recording cannot be read.
     """
+    least = SHORTEST_CHUNK if stride_length_s is None else processor.min_audio_seconds
     longest = processor.max_audio_seconds
-    if not processor.min_audio_seconds <= chunk_length_s <= (longest or float("inf")):
+    if not least <= chunk_length_s <= (longest or float("inf")):
         upper = "" if longest is None else f" and at most {longest:g}, which is what this encoder takes"
+        raise ValueError(f"chunk_length_s is {chunk_length_s}; it must be at least {least}{upper}.")
+    if stride_length_s is not None and not 0 <= 2 * stride_length_s < chunk_length_s:
         raise ValueError(
-            f"chunk_length_s is {chunk_length_s}; it must be at least {processor.min_audio_seconds}{upper}."
+            f"stride_length_s is {stride_length_s}; it must be at least 0 and less than half of chunk_length_s, "
+            f"{chunk_length_s}."
         )
     rate = processor.feature_extractor.sampling_rate
     recording, asked = inputs["audio"], {k: v for k, v in inputs.items() if k not in ("audio", "sampling_rate")}
@@ -62,9 +69,10 @@ def answer_long(
 
     def pieces() -> Iterator[dict]:
         for chunk in _watched(chunks, _seconds(recording)):
-            if chunk.end - chunk.start >= processor.min_audio_seconds:
-                times.append((chunk.start, chunk.end))
-                yield {**asked, "audio": {"array": chunk.array, "sampling_rate": rate}}
+            times.append((chunk.start, chunk.end))
+            missing = math.ceil(processor.min_audio_seconds * rate) - len(chunk.array)  # of a recording's short rest
+            array = np.pad(chunk.array, (0, max(missing, 0)))
+            yield {**asked, "audio": {"array": array, "sampling_rate": rate}}
 
     answers = list(ask(pieces()))
     overlap = None if stride_length_s is None else 2 * stride_length_s / chunk_length_s
@@ -81,7 +89,7 @@ def _join(known, answers: list[dict], overlap: float | None) -> tuple[str, objec
     """The text and the answer of the whole."""
 
     def joined(texts: Iterable[str | None]) -> str:
-        texts = [text for text in texts if text]
+        texts = [text.strip() for text in texts if text and text.strip()]
         return " ".join(texts) if overlap is None else join_transcripts(texts, overlap)
 
     if known is None or known.answer_type == "text":

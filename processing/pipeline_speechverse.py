@@ -10,10 +10,12 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .long_form_speechverse import answer_long
 from .processing_speechverse import flatten_audio
-from .questions_speechverse import NO_SPEECH, SPEECH_TASK, Question, make_question, names_of_options
+from .questions_speechverse import NO_SPEECH, OPTIONS, SPEECH_TASK, Question, make_question, options_of_tasks
 
 
 TEXT_INPUTS = ("input_ids", "attention_mask")
+NO_PART_OF_CONFIG = ("streamer", "logits_processor", "hint_bonus", "no_speech_threshold")  # of a call's options
+ROWS_OF_QUESTIONS = 16  # several questions are answered so many at once, or as many as there are inputs in a batch
 
 
 class CallbackStreamer(TextStreamer):
@@ -153,6 +155,8 @@ class SpeechInstructionPipeline(Pipeline):
         """Answers about long recordings: all inputs of a list now, those of datasets and generators one by one."""
         if isinstance(inputs, list):
             return [self._answer_long(one, kwargs, chunking) for one in inputs]
+        if isinstance(inputs, Dataset) and hasattr(inputs, "__len__"):
+            return (self._answer_long(inputs[index], kwargs, chunking) for index in range(len(inputs)))
         if isinstance(inputs, (Dataset, Iterator)):
             return (self._answer_long(one, kwargs, chunking) for one in inputs)
         inputs = _as_dict(inputs)
@@ -163,11 +167,13 @@ class SpeechInstructionPipeline(Pipeline):
         source = inputs if inputs.get("instruction") is not None or inputs.get("task") is not None else call
         if not isinstance(source.get("instruction"), (str, type(None))):
             raise ValueError("chunk_length_s is for one question about a recording; ask the others in other calls.")
-        if (kwargs.get("num_return_sequences") or 1) > 1:
+        _, options, _ = self._sanitize_parameters(**kwargs)
+        options = self._prepare_generate_kwargs({**self._forward_params, **options})
+        if (self.model.generation_config_of(**_options_of_config(options)).num_return_sequences or 1) > 1:
             raise ValueError("chunk_length_s joins one answer of each chunk: leave out num_return_sequences.")
         rate = inputs.get("sampling_rate", call.get("sampling_rate"))
         return answer_long(
-            lambda chunks: super(SpeechInstructionPipeline, self).__call__(chunks, **kwargs),
+            lambda chunks: super(SpeechInstructionPipeline, self).__call__(chunks, **kwargs | {"num_workers": 0}),
             self.processor,
             inputs | {"audio": recordings[0]} | ({} if rate is None else {"sampling_rate": rate}),
             source.get("task"),
@@ -198,39 +204,37 @@ class SpeechInstructionPipeline(Pipeline):
         generate_kwargs=None,
         **kwargs,
     ):
-        values = {name: kwargs.pop(name) for name in names_of_options(self.processor) & kwargs.keys()}
-        if top_k is not None and kwargs.get("do_sample"):  # then it is an option of sampling
-            kwargs["top_k"], top_k = top_k, None
+        # What `pipeline` was called with are defaults for every call: this judges what one of both gives by itself alone.
+        values = {name: kwargs.pop(name) for name in options_of_tasks(self.processor) & kwargs.keys()}
+        generate_kwargs = {**(generate_kwargs or {}), **kwargs}
+        if top_k is not None and self._samples(generate_kwargs):
+            generate_kwargs["top_k"], top_k = top_k, None
         _check_range("top_k", top_k, 1, None)
         _check_range("min_score", min_score, 0, 1)
         _check_range("no_speech_threshold", no_speech_threshold, 0, 1)
-        if hint_bonus is not None and not hints:
-            raise ValueError("hint_bonus is given without hints.")
+        if callback is not None:
+            generate_kwargs["streamer"] = CallbackStreamer(self.processor.tokenizer, callback)
+        scoring = {"top_k": top_k, "min_score": min_score}
         preprocess = {
             "instruction": instruction,
             "task": task,
             "values": values or None,
             "sampling_rate": sampling_rate,
             "constrained": constrained,
-            "scored": return_scores or top_k is not None or min_score is not None or None,
-            "hints": hints,
-            "detect_speech": no_speech_threshold is not None or None,
-        }
-        generate_kwargs = {**(generate_kwargs or {}), **kwargs}
-        if preprocess["scored"] and (generate_kwargs or callback):
-            written = ", ".join([*generate_kwargs, *(["callback"] if callback else [])])
-            raise ValueError(f"Labels are scored, not written: leave out {written}.")
-        if callback is not None:
-            generate_kwargs["streamer"] = CallbackStreamer(self.processor.tokenizer, callback)
-        forward = generate_kwargs | ({} if hint_bonus is None else {"hint_bonus": hint_bonus})
-        forward |= {"no_speech_threshold": no_speech_threshold}
-        postprocess = {
             "return_scores": return_scores,
-            "top_k": top_k,
-            "min_score": min_score,
+            "hints": hints,
             "no_speech_threshold": no_speech_threshold,
+            "written": ["callback" if name == "streamer" else name for name in generate_kwargs] or None,
+            **scoring,
         }
+        forward = generate_kwargs | {"hint_bonus": hint_bonus, "no_speech_threshold": no_speech_threshold}
+        postprocess = scoring | {"no_speech_threshold": no_speech_threshold}
         return _given(preprocess), _given(forward), _given(postprocess)
+
+    def _samples(self, generate_kwargs: dict) -> bool:
+        """Whether these options, or else those that the pipeline was made with, ask for sampling."""
+        known = getattr(self, "_generate_kwargs", {}) | generate_kwargs
+        return self.model.generation_config_of(**_options_of_config(known)).do_sample or False
 
     def preprocess(
         self,
@@ -239,7 +243,10 @@ class SpeechInstructionPipeline(Pipeline):
         task=None,
         values=None,
         sampling_rate=None,
-        detect_speech=False,
+        top_k=None,
+        min_score=None,
+        no_speech_threshold=None,
+        written=(),
         **decoding,
     ):
         inputs = _as_dict(inputs)
@@ -249,10 +256,13 @@ class SpeechInstructionPipeline(Pipeline):
                 "The input has no recording: give a path, or a dict with 'audio'; "
                 f"it has {', '.join(inputs) or 'nothing'}."
             )
-        call = _given({"instruction": instruction, "task": task, **(values or {})})
+        call = _given({"instruction": instruction, "task": task, **(values or {}), **decoding})
         asked, several = _questions_of(inputs, call, self.processor)
-        questions = [make_question(self.processor, one, **decoding) for one in asked]
-        if detect_speech:
+        scored = top_k is not None or min_score is not None
+        questions = [make_question(self.processor, one, scored) for one in asked]
+        if written and all(question.decoding == "scored" for question in questions):
+            raise ValueError(f"Labels are scored, not written: leave out {', '.join(written)}.")
+        if no_speech_threshold is not None:
             questions.insert(0, self._speech_question(len(audios)))
         placeholder = self.processor.audio_token
         for question in questions:
@@ -298,8 +308,10 @@ class SpeechInstructionPipeline(Pipeline):
             question = questions[item][index]
             apart = (item, index) if "streamer" in generate_kwargs else None  # a streamer follows one answer at a time
             groups.setdefault((apart, question.decoding, question.hint_ids is None), []).append((item, index))
+        rows = max(len(questions), ROWS_OF_QUESTIONS)
         for places in groups.values():
-            self._answer(places, model_inputs, audio, answers, generate_kwargs, hint_bonus)
+            for start in range(0, len(places), rows):
+                self._answer(places[start : start + rows], model_inputs, audio, answers, generate_kwargs, hint_bonus)
         return {"answers": answers, "questions": questions, "several": model_inputs["several"]}
 
     def _encode(self, audio: dict) -> dict:
@@ -327,15 +339,25 @@ class SpeechInstructionPipeline(Pipeline):
         options = self._prepare_generate_kwargs(dict(generate_kwargs))
         if questions[0].constraint is not None:
             options["constraint"] = [question.constraint for question in questions]
+        config = self.model.generation_config_of(batch_size=len(places), **_options_of_config(options))
         if questions[0].hint_ids is not None:
             options["hint_ids"] = [question.hint_ids for question in questions]
             options |= {} if hint_bonus is None else {"hint_bonus": hint_bonus}
         sequences = self.model.generate(**inputs, **audio, **options)
         sequences = getattr(sequences, "sequences", sequences)  # of a `GenerateOutput`
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         for (item, index), rows in zip(places, sequences.reshape(len(places), -1, sequences.shape[-1]), strict=True):
-            answers[item][index] = rows
+            question = model_inputs["questions"][item][index]
+            rows = [self._without_padding(row, ends) for row in rows.tolist()]
+            answers[item][index] = [(row, _is_cut(row, question.constraint, ends, config)) for row in rows]
 
-    def postprocess(self, model_outputs, return_scores=False, top_k=None, min_score=None, no_speech_threshold=None):
+    def _without_padding(self, tokens: list[int], ends: list[int]) -> list[int]:
+        """An answer's tokens, without the decoder's start and without what comes behind the end."""
+        tokens = tokens[1:] if self.model.config.is_encoder_decoder else tokens
+        end = next((index for index, token in enumerate(tokens) if token in ends), len(tokens))
+        return tokens[: end + 1]
+
+    def postprocess(self, model_outputs, top_k=None, min_score=None, no_speech_threshold=None):
         if isinstance(model_outputs["several"], list):  # a batch of one comes whole, others an input at a time
             model_outputs = {name: values[0] for name, values in model_outputs.items()}
         answers, questions = model_outputs["answers"], model_outputs["questions"]
@@ -346,38 +368,31 @@ class SpeechInstructionPipeline(Pipeline):
         found = []
         for question, answer in zip(questions, answers, strict=True):
             if answer is None:
-                read = self.processor.read("", question.task, question.labels).answer
-                found.append({"text": "", "answer": read} | no_speech)
+                nothing = "" if question.task is None else self.processor.tasks.find(question.task).assemble([]).answer
+                found.append({"text": "", "answer": nothing} | no_speech)
             elif question.decoding == "scored":
-                found.append(self._scored(question, answer, return_scores, top_k, min_score) | no_speech)
+                found.append(self._scored(question, answer, top_k, min_score) | no_speech)
             else:
-                texts = self.processor.batch_decode(answer, skip_special_tokens=True)
+                texts = self.processor.batch_decode([tokens for tokens, _ in answer], skip_special_tokens=True)
                 written = [
-                    self._written(question, tokens, text) | no_speech
-                    for tokens, text in zip(answer, texts, strict=True)
+                    self._written(question, *one, text) | no_speech for one, text in zip(answer, texts, strict=True)
                 ]
                 found.append(written[0] if len(written) == 1 else written)
         return found if model_outputs["several"] else found[0]
 
-    def _written(self, question: Question, tokens: torch.Tensor, text: str) -> dict:
+    def _written(self, question: Question, tokens: list[int], is_cut: bool, text: str) -> dict:
         if question.constraint is not None:
             answer, unread = self.processor.read_tokens(tokens, question.constraint, question.task)
         else:
             answer, unread = self.processor.read(text, question.task, question.labels)
-        cut_off = not torch.isin(tokens, torch.tensor(self._ends)).any()
         found = {"text": text.strip(), "answer": answer}
-        return found | ({"unread": unread} if unread else {}) | ({"truncated": True} if cut_off else {})
+        return found | ({"unread": unread} if unread else {}) | ({"truncated": True} if is_cut else {})
 
-    @property
-    def _ends(self) -> list[int]:
-        ends = self.model.generation_config.eos_token_id
-        return ends if isinstance(ends, list) else [self.processor.tokenizer.eos_token_id if ends is None else ends]
-
-    def _scored(self, question: Question, log_probabilities, return_scores, top_k, min_score) -> dict:
+    def _scored(self, question: Question, log_probabilities, top_k, min_score) -> dict:
         probabilities = self._probabilities(question, log_probabilities)
         label, score = next(iter(probabilities.items()))
         found = {"text": label, "answer": label if score >= (min_score or 0) else None, "score": score}
-        if return_scores or top_k is not None:
+        if question.return_scores or top_k is not None:
             found["scores"] = dict(list(probabilities.items())[:top_k])
         return found
 
@@ -422,15 +437,31 @@ def _questions_of(inputs: dict, call: dict, processor) -> tuple[list[dict], bool
     several = isinstance(instruction, (list, tuple))
     if several and not instruction:
         raise ValueError("The list of instructions is empty.")
-    names = names_of_options(processor)
-    of_call = {name: value for name, value in call.items() if name in names}
-    of_input = _given({name: inputs.get(name) for name in names})
+    names = options_of_tasks(processor)
+    of_call = {name: value for name, value in call.items() if name in names or name in OPTIONS}
+    of_input = _given({name: inputs.get(name) for name in (*names, *OPTIONS)})
     asked = []
     for one in instruction if several else [instruction]:
         question = dict(one) if isinstance(one, Mapping) else {"instruction": one}
+        if unknown := question.keys() - names - {"instruction", "task", *OPTIONS}:
+            raise ValueError(f"A question has {', '.join(sorted(map(str, unknown)))}, which no task asks for.")
         question = _given({"task": task} | question)
-        asked.append(of_call | (of_input if "task" in question else {}) | question)
+        if "task" not in question:  # a row of a dataset may have such columns for other reasons
+            of_input = {name: value for name, value in of_input.items() if name in OPTIONS}
+        asked.append(of_call | of_input | question)
     return asked, several
+
+
+def _options_of_config(options: dict) -> dict:
+    """Of the options of `generate` those that its configuration depends on."""
+    return {name: value for name, value in options.items() if name not in NO_PART_OF_CONFIG}
+
+
+def _is_cut(tokens: list[int], constraint, ends: list[int], config) -> bool:
+    """Whether `max_new_tokens` decided where an answer ends, or a part of it."""
+    if constraint is None:
+        return not tokens or tokens[-1] not in ends
+    return constraint.cuts(tokens, config.max_new_tokens)
 
 
 def _given(options: dict) -> dict:

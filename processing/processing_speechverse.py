@@ -476,17 +476,22 @@ class SpeechVerseProcessor(ProcessorMixin):
         Labels come back exactly as they were written by whoever asked, even if the tokenizer cannot spell them.
 
         Args:
-            tokens (`torch.LongTensor` of shape `(length,)` or `list[int]`): what the model generated.
+            tokens (`torch.LongTensor` of shape `(length,)` or `list[int]`): what the model generated: a row of what `generate`
+                returns, or the tokens of the answer alone, as a list.
             constraint ([`TokenConstraint`]): what it was held to.
             task (`str` or `list[str]`): what it was asked.
         """
-        tokens = tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
-        if self.is_encoder_decoder:
-            tokens = tokens[1:]  # an encoder-decoder's begin with the decoder's start
-        pieces = [
-            (task_id, self.tokenizer.decode(piece).strip() if isinstance(piece, list) else piece)
-            for task_id, piece in constraint.trace(tokens)
-        ]
+        if isinstance(tokens, torch.Tensor):
+            tokens = tokens.tolist()[
+                int(self.is_encoder_decoder) :
+            ]  # an encoder-decoder's begin with the decoder's start
+        pieces = []
+        for piece in constraint.trace(tokens):
+            text = None
+            if piece.tokens is not None:
+                text = self.tokenizer.decode(piece.tokens, skip_special_tokens=True).strip()
+                text = text.removesuffix(piece.sign or "").strip()
+            pieces.append((piece.task_id, piece.label, text))
         return self.tasks.find(task).assemble(pieces)
 
     def to_dict(self):

@@ -8,6 +8,7 @@ from .constraints_speechverse import TokenConstraint
 
 SPEECH_TASK = "sns"  # asked first where recordings without speech are not to be answered
 NO_SPEECH = "not speech"  # that task's label of them
+OPTIONS = ("constrained", "return_scores", "hints")  # how any question is decoded
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Question:
         labels (*optional*): classes in place of the task's own.
         constraint ([`TokenConstraint`], *optional*): what the answer is held to.
         label_ids (`list[list[int]]`, *optional*): tokens of the labels that are scored in place of an answer being written.
+        return_scores (`bool`, *optional*, defaults to `False`): whether all their scores are wanted.
         hint_ids (`list[list[int]]`, *optional*): tokens of the hints.
     """
 
@@ -28,6 +30,7 @@ class Question:
     labels: dict | list | None = None
     constraint: TokenConstraint | None = None
     label_ids: list[list[int]] | None = None
+    return_scores: bool = False
     hint_ids: list[list[int]] | None = None
 
     @property
@@ -40,35 +43,30 @@ class Question:
         return "held to a form" if self.constraint.longest is None else "held to labels"
 
 
-def make_question(
-    processor,
-    asked: Mapping,
-    *,
-    constrained: bool | None = None,
-    scored: bool = False,
-    hints: list[str] | None = None,
-) -> Question:
+def make_question(processor, asked: Mapping, scored: bool = False) -> Question:
     """A question, of what a user asks.
 
     Args:
         processor ([`SpeechVerseProcessor`]): the model's.
-        asked (`Mapping`): `instruction`; or `task`, and with it `labels`, `prompt` (the task's words, in place of its first
-            prompt), `describe` (see [`~Task.instruction`]) and what else the task asks for.
-        constrained (`bool`, *optional*): whether the answer is held to the task's form; by default where it has one.
-        scored (`bool`, *optional*, defaults to `False`): whether the task's labels are scored.
-        hints (`list[str]`, *optional*): words that the answer may hold.
+        asked (`Mapping`): `instruction`, or `task` and what of [`options_of_tasks`] it is asked with; and of
+            `OPTIONS`: `constrained` (`bool`), whether the answer is held to the task's form, by default where it has one;
+            `return_scores` (`bool`), whether the task's labels are scored; `hints` (`list[str]`), words that the answer may
+            hold.
+        scored (`bool`, *optional*, defaults to `False`): whether labels are scored where `return_scores` does not say.
 
     Raises:
         KeyError: if the model's bank has no such task.
         ValueError: if it is not one question, or cannot be decoded in this way.
     """
     instruction, task, labels = asked.get("instruction"), asked.get("task"), asked.get("labels")
+    constrained, hints = asked.get("constrained"), asked.get("hints")
+    scored = asked.get("return_scores", scored)
     if instruction is not None and not isinstance(instruction, str):
         raise ValueError(f"An input's instruction is {instruction!r}; it must be one piece of text.")
     if (instruction is None) == (task is None):
         raise ValueError("An input needs an instruction or a task, and not both.")
     if task is None:
-        if any(name in asked for name in names_of_options(processor)):
+        if any(name in asked for name in options_of_tasks(processor)):
             raise ValueError(
                 "labels, and what else a task asks for, need a task; an input has an instruction instead."
             )
@@ -82,10 +80,11 @@ def make_question(
         raise ValueError(f"The prompt is {prompt!r} for task {task!r}; it is one text, for one task.")
     words = known.instruction(prompt, labels=labels, describe=asked.get("describe"), **values)
     question = Question(words, task, labels)
+    if hints and (scored or known.answer_type == "label"):
+        raise ValueError("Hints are for free text: leave them out where the answer is one of several labels.")
     if scored:
-        if hints:
-            raise ValueError("Hints are for answers that are written: leave them out where labels are scored.")
         question.label_ids = processor.label_ids(task, labels)
+        question.return_scores = bool(asked.get("return_scores"))
         return question
     question.hint_ids = hints and processor.hint_ids(hints)
     if constrained or (constrained is None and known.has_form(labels)):
@@ -96,6 +95,6 @@ def make_question(
     return question
 
 
-def names_of_options(processor) -> set[str]:
-    """What may be asked for beside a task."""
+def options_of_tasks(processor) -> set[str]:
+    """What a question with a task may bring, and one in words may not."""
     return {"labels", "prompt", "describe", *(name for task in processor.tasks for name in task.fields)}

@@ -20,6 +20,8 @@ NOTHING = "none"  # how an answer says that there are no keywords, or no slots
 # What a prompt cannot ask for by `{name}`: these mean something else where a task is asked.
 RESERVED = {"audio", "describe", "instruction", "prompt", "sampling_rate", "task", "text", "text_target"}
 RESERVED |= {"max_length", "padding", "padding_side", "return_tensors"}
+RESERVED |= {"batch_size", "callback", "chunk_length_s", "constrained", "hint_bonus", "hints", "min_score"}
+RESERVED |= {"no_speech_threshold", "num_workers", "return_scores", "stride_length_s", "top_k"}
 
 
 class ParsedAnswer(NamedTuple):
@@ -162,14 +164,16 @@ class Task:
         """Whether answers can be held to a form: one of several labels, or slots of them."""
         return self.answer_type in ("label", "slots") and bool(self.classes(labels))
 
-    def assemble(self, pieces: list[tuple[str, str | None]]) -> ParsedAnswer:
+    def assemble(self, pieces: list[tuple[str, str | None, str | None]]) -> ParsedAnswer:
         """The typed answer of the pieces that an answer which was held to a form is made of.
 
         Args:
-            pieces (`list[tuple[str, str | None]]`): each with the id of the task that it belongs to: a label; or labels
-                and their values by turns, or one `None` where there are no slots; or free text.
+            pieces (`list[tuple[str, str | None, str | None]]`): each the id of the task that it belongs to, the label that was
+                chosen, and the text that was written: a label; or labels and their values by turns, or neither where there
+                are no slots; or text.
         """
-        return ANSWER_TYPES[self.answer_type].assemble([piece for task_id, piece in pieces if task_id == self.id])
+        own = [(label, text) for task_id, label, text in pieces if task_id == self.id]
+        return ANSWER_TYPES[self.answer_type].assemble(own)
 
     def classes(self, labels=None) -> dict[str, str] | list[str]:
         """The classes to choose from: `labels`, or else the task's own; none for a task whose answers are free.
@@ -208,8 +212,8 @@ class TextAnswer:
         return answer
 
     @staticmethod
-    def assemble(pieces: list[str]) -> ParsedAnswer:
-        return TextAnswer.parse("".join(pieces), {})
+    def assemble(pieces: list[tuple[str | None, str | None]]) -> ParsedAnswer:
+        return TextAnswer.parse("".join(text for _, text in pieces), {})
 
     @staticmethod
     def parse(text: str, labels) -> ParsedAnswer:
@@ -224,8 +228,8 @@ class LabelAnswer:
         return answer
 
     @staticmethod
-    def assemble(pieces: list[str]) -> ParsedAnswer:
-        return ParsedAnswer(pieces[0] if pieces else None, [])
+    def assemble(pieces: list[tuple[str | None, str | None]]) -> ParsedAnswer:
+        return ParsedAnswer(pieces[0][0] if pieces else None, [])
 
     @staticmethod
     def parse(text: str, labels) -> ParsedAnswer:
@@ -241,8 +245,8 @@ class KeywordsAnswer:
         return ", ".join(answer) if answer else NOTHING
 
     @staticmethod
-    def assemble(pieces: list[str]) -> ParsedAnswer:
-        return KeywordsAnswer.parse("".join(pieces), {})
+    def assemble(pieces: list[tuple[str | None, str | None]]) -> ParsedAnswer:
+        return KeywordsAnswer.parse("".join(text for _, text in pieces), {})
 
     @staticmethod
     def parse(text: str, labels) -> ParsedAnswer:
@@ -263,10 +267,15 @@ class SlotsAnswer:
         return "; ".join(f"{slot['label']} = {slot['value']}" for slot in answer) if answer else NOTHING
 
     @staticmethod
-    def assemble(pieces: list[str | None]) -> ParsedAnswer:
-        if pieces == [None]:
+    def assemble(pieces: list[tuple[str | None, str | None]]) -> ParsedAnswer:
+        if pieces == [(None, None)]:
             return ParsedAnswer([], [])
-        slots = [{"label": label, "value": value} for label, value in zip(pieces[::2], pieces[1::2], strict=False)]
+        if pieces and pieces[0][0] is None:  # a task without classes of slots, whose answer is free text
+            return SlotsAnswer.parse(pieces[0][1], {})
+        labels, values = [label for label, _ in pieces[::2]], [text for _, text in pieces[1::2]]
+        if values:
+            values[-1] = _without_full_stop(values[-1])
+        slots = [{"label": label, "value": value} for label, value in zip(labels, values, strict=False)]
         return ParsedAnswer(slots or None, [])
 
     @staticmethod
@@ -389,7 +398,7 @@ class JointTask:
         """Whether answers can be held to a form: always to that of the headings."""
         return True
 
-    def assemble(self, pieces: list[tuple[str, str | None]]) -> ParsedAnswer:
+    def assemble(self, pieces: list[tuple[str, str | None, str | None]]) -> ParsedAnswer:
         """The answers by task id, of the pieces of all; see [`~Task.assemble`]."""
         parts = {task.id: task.assemble(pieces) for task in self.tasks}
         unread = [text for part in parts.values() for text in part.unread]
@@ -399,13 +408,16 @@ class JointTask:
         """By task id, the classes in place of that task's own.
 
         Raises:
-            ValueError: if `labels` are no dict by task id.
+            ValueError: if `labels` are no dict by task id or name.
         """
         labels = {} if labels is None else labels
-        ids = [task.id for task in self.tasks]
-        if not isinstance(labels, dict) or not labels.keys() <= set(ids):
-            raise ValueError(f"The joint task {self.id} takes labels as a dict by task id ({', '.join(ids)}).")
-        return labels
+        ids = {name: task.id for task in self.tasks for name in (task.id, task.name)}
+        if not isinstance(labels, dict) or not labels.keys() <= ids.keys():
+            known = ", ".join(task.id for task in self.tasks)
+            raise ValueError(f"The joint task {self.id} takes labels as a dict by task id ({known}).")
+        if len({ids[name] for name in labels}) < len(labels):
+            raise ValueError(f"The joint task {self.id} is given labels of a task twice, by its id and its name.")
+        return {ids[name]: classes for name, classes in labels.items()}
 
 
 class TaskBank:

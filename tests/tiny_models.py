@@ -118,17 +118,19 @@ def spelling_tokenizer(text: str) -> PreTrainedTokenizerFast:
     """A tokenizer that writes any word in pieces: T5's as SentencePiece does, without a few letters; Llama's in bytes."""
     special = ["<pad>", "</s>", "<unk>", "<s>"]
     if text == "t5":
-        letters = "abcdefghijklmnopqrstuvwxyz" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + ".,:;=|_'?!()-"
+        letters = "abcdefghijklmnopqrstuvwxyz" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + ".,:;=|_'?!()%-"
         pieces = [("\u2581", -2.0), *((letter, -4.0) for letter in letters)]
-        pieces += [(piece, -3.0) for piece in ("\u2581play", "\u2581red", "_mus", "ic", "\u2581|", "ASR", "\u00e9")]
+        pieces += [
+            (piece, -3.0) for piece in ("\u2581play", "\u2581red", "_mus", "ic", "\u2581|", "ASR", "\u00e9", ");")
+        ]
         backend = Tokenizer(models.Unigram([(token, 0.0) for token in special] + pieces, unk_id=2))
         backend.normalizer = normalizers.NFKC()
         backend.pre_tokenizer = pre_tokenizers.Metaspace()
         backend.decoder = decoders.Metaspace()
         backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
     else:
-        vocab = special + sorted(pre_tokenizers.ByteLevel.alphabet()) + ["\u0120p", "\u0120pl", "ed", "\u0120r"]
-        merges = [("\u0120", "p"), ("\u0120p", "l"), ("e", "d"), ("\u0120", "r")]
+        merges = [("\u0120", "p"), ("\u0120p", "l"), ("e", "d"), ("\u0120", "r"), (".", ";"), (")", ";")]
+        vocab = special + sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(pair) for pair in merges]
         backend = Tokenizer(models.BPE({token: index for index, token in enumerate(vocab)}, merges))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
@@ -145,7 +147,8 @@ def spelling_tokenizer(text: str) -> PreTrainedTokenizerFast:
 def tiny_speller(audio: str = "wavlm", text: str = "t5", seed: int = 0, tasks=None, **config):
     """A model and a processor that can write any word."""
     tokenizer = spelling_tokenizer(text)
-    model = tiny_model(audio, text, seed, vocab_size=len(tokenizer) + 8, audio_token_id=len(tokenizer), **config)
+    spare = 8 if text == "t5" else 0  # T5 has scores for more ids than it has tokens; others have none for `<audio>`
+    model = tiny_model(audio, text, seed, vocab_size=len(tokenizer) + spare, audio_token_id=len(tokenizer), **config)
     return model, SpeechVerseProcessor.for_model(
         model, tasks=tasks, feature_extractor=tiny_feature_extractor(audio), tokenizer=tokenizer
     )

@@ -1,14 +1,17 @@
 """Answers that are held to labels, to slots, or to the form of a joint answer."""
 
 import functools
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tiny_models import spelling_tokenizer, tiny_speller
+from transformers import AutoFeatureExtractor, AutoTokenizer, GenerationConfig
 
-from speechverse import Task, TaskBank
+from speechverse import SpeechVerseProcessor, Task, TaskBank
 from speechverse.processing.constraints_speechverse import END, NOWHERE, START, ConstraintBuilder
 
 
@@ -19,6 +22,7 @@ TASKS = TaskBank(
         Task("kwe", "keyword-extraction", "KWE", ["keywords"], answer_type="keywords"),
         Task("er", "emotion-recognition", "Emotion", ["{labels}?"], {"happy": "", "sad": "", "not sad": ""}),
         Task("sf", "slot-filling", "SF", ["{labels}?"], {"date": "", "date_time": "", "name": ""}, "slots"),
+        Task("fs", "free-slots", "FS", ["which?"], answer_type="slots"),
         Task("any", "any-labels", "Any", ["which?"], {"a": ""}),
     ]
 )
@@ -109,8 +113,8 @@ def check_labels(text: str, seed: int, labels: list[str]):
     torch.manual_seed(0)
     sampled = model.generate(**inputs, constraint=constraint, do_sample=True, temperature=3.0, num_return_sequences=3)
     for row in [greedy_row, beam_row, *sampled]:
-        ((_, label),) = constraint.trace(written(processor, row))
-        assert answers[labels.index(label)] == written(processor, row)
+        (piece,) = constraint.trace(written(processor, row))
+        assert answers[labels.index(piece.label)] == written(processor, row)
 
 
 @pytest.mark.parametrize(
@@ -131,11 +135,27 @@ def test_each_of_the_n_best_is_another_label(text):
     inputs = processor(text=[INSTRUCTION, "write it"])
     for beams in range(2, 8):
         rows = model.generate(**inputs, constraint=constraint, num_beams=beams, num_return_sequences=min(beams, 6))
-        found = [constraint.trace(written(processor, row))[0][1] for row in rows]
+        found = [constraint.trace(written(processor, row))[0].label for row in rows]
         for of_one_input in (found[: len(found) // 2], found[len(found) // 2 :]):
             assert len(set(of_one_input)) == len(of_one_input) and set(of_one_input) <= set(labels)
-    with pytest.raises(ValueError, match="num_return_sequences=7 asks for more answers than the constraint has, 6"):
-        model.generate(**inputs, constraint=constraint, num_beams=7, num_return_sequences=7)
+    for options in ({}, {"do_sample": True}):
+        with pytest.raises(
+            ValueError, match="num_return_sequences=7 asks for more answers than the constraint has, 6"
+        ):
+            model.generate(**inputs, constraint=constraint, num_beams=7, num_return_sequences=7, **options)
+
+
+@every_llm
+def test_joint_answers_of_labels_are_counted(text):
+    """Three moods and one label of the other task; the longest joint answer is measured by writing all of them."""
+    model, processor = speller(text)
+    names = ["er", "any"]
+    constraint = processor.constraint(names)
+    answers = [TASKS.find(names).format({"er": mood, "any": "a"}) for mood in TASKS["er"].labels]
+    assert constraint.num_answers == 3 and constraint.longest == max(map(len, processor.answer_ids(answers)))
+    rows = model.generate(**processor(text=INSTRUCTION), constraint=constraint, num_beams=3, num_return_sequences=3)
+    assert {processor.read_tokens(row, constraint, names).answer["er"] for row in rows} == set(TASKS["er"].labels)
+    assert processor.constraint(["asr", "er"]).num_answers is None is processor.constraint("sf").longest
 
 
 @every_llm
@@ -148,7 +168,7 @@ def test_each_row_has_its_own_constraint(text):
     for row, (words_of, labels, constraint) in enumerate(zip(texts, sets, constraints, strict=True)):
         alone = model.generate(**processor(text=words_of), constraint=constraint, num_beams=2)[0]
         assert written(processor, together[row]) == written(processor, alone)
-        assert constraint.trace(written(processor, alone))[0][1] in labels
+        assert constraint.trace(written(processor, alone))[0].label in labels
     with pytest.raises(ValueError, match="There are 2 constraints for 3 inputs"):
         model.generate(**processor(text=texts), constraint=constraints[:2])
 
@@ -161,7 +181,7 @@ def test_ten_thousand_labels():
     for row in model.generate(
         **processor(text=INSTRUCTION), constraint=constraint, num_beams=4, num_return_sequences=4
     ):
-        assert constraint.trace(written(processor, row))[0][1] in labels
+        assert constraint.trace(written(processor, row))[0].label in labels
 
 
 def test_labels_that_the_tokenizer_cannot_tell_apart_are_refused_by_name():
@@ -185,18 +205,11 @@ def test_a_label_comes_back_as_it_was_written():
 # Slots and joint answers
 
 
-def accepted(processor, task, answer, labels=None):
+def accepted(processor, names, answer, labels=None):
     """Whether the automaton takes an answer as a model is taught to write it, and reads it back."""
-    constraint = processor.constraints.build(task, labels)
-    (tokens,) = processor.answer_ids([task.format(answer, labels)])
-    state = constraint.state_after(tokens)
-    read = task.assemble(
-        [
-            (task_id, processor.tokenizer.decode(piece).strip() if isinstance(piece, list) else piece)
-            for task_id, piece in constraint.trace(tokens)
-        ]
-    )
-    return state == END and read.answer == answer
+    constraint = processor.constraint(names, labels)
+    (tokens,) = processor.answer_ids([processor.tasks.find(names).format(answer, labels)])
+    return constraint.state_after(tokens) == END and processor.read_tokens(tokens, constraint, names) == (answer, [])
 
 
 @pytest.mark.parametrize(
@@ -205,6 +218,9 @@ def accepted(processor, task, answer, labels=None):
         ("sf", [{"label": "date", "value": "today"}]),
         ("sf", [{"label": "date_time", "value": "at 5, or a bit later"}, {"label": "name", "value": "a b"}]),
         ("sf", []),
+        ("sf", [{"label": "date", "value": "at 5 p.m."}, {"label": "name", "value": "x (live)"}]),
+        ("sf", [{"label": "name", "value": "x (live)"}, {"label": "date", "value": "at 5 p.m."}]),
+        (["fs", "asr"], {"fs": [{"label": "x", "value": "a b"}], "asr": "a; b"}),
         (["asr", "er"], {"asr": "stop it: now, please.", "er": "not sad"}),
         (["er", "asr"], {"er": "sad", "asr": "a"}),
         (["asr", "sf", "er"], {"asr": "a b", "sf": [{"label": "name", "value": "A. B"}], "er": "sad"}),
@@ -217,10 +233,12 @@ def accepted(processor, task, answer, labels=None):
 @every_llm
 def test_what_a_model_is_taught_to_write_may_be_written(names, answer, text):
     processor = speller(text)[1]
-    assert accepted(processor, TASKS.find(names), answer)
+    assert accepted(processor, names, answer)
 
 
-slot_values = st.text("ab c.,'-:", min_size=1, max_size=8).map(str.strip).filter(lambda value: value.strip(" .,'-:"))
+slot_values = (
+    st.text("ab c.,'-:()%", min_size=1, max_size=8).map(str.strip).filter(lambda value: value.strip(" .,'-:()%"))
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -231,12 +249,11 @@ slot_values = st.text("ab c.,'-:", min_size=1, max_size=8).map(str.strip).filter
 )
 def test_any_answer_that_can_be_written_down_may_be_written(slots, said, llm):
     answer = {"asr": " ".join(said.split()), "sf": [{"label": k, "value": " ".join(v.split())} for k, v in slots]}
-    joint = TASKS.joint(["asr", "sf"])
     try:
-        joint.format(answer)
+        TASKS.joint(["asr", "sf"]).format(answer)
     except ValueError:
         assume(False)
-    assert accepted(speller(llm)[1], joint, answer)
+    assert accepted(speller(llm)[1], ["asr", "sf"], answer)
 
 
 @pytest.mark.parametrize("names", ["sf", ["asr", "er"], ["er", "asr", "sf"], ["asr", "kwe"]], ids=str)
@@ -275,6 +292,21 @@ def test_the_shortest_answer_that_fits_is_found_and_less_is_refused(text):
         model.generate(**processor(text=INSTRUCTION), constraint=constraint, max_new_tokens=fewest - 1)
 
 
+@every_llm
+def test_text_that_had_to_end_for_want_of_tokens_is_told(text):
+    model, processor = speller(text)
+    names = ["asr", "er"]
+    constraint = processor.constraint(names)
+    limit = constraint.tokens_to_end[START] + 6
+    tokens = written(
+        processor, model.generate(**processor(text=INSTRUCTION), constraint=constraint, max_new_tokens=limit)[0]
+    )
+    assert len(tokens) == limit and constraint.cuts(tokens, limit)
+    assert not constraint.cuts(tokens, limit + 40)  # with more to spend it would have been the model's own end
+    (taught,) = processor.answer_ids([TASKS.find(names).format({"asr": "a b", "er": "sad"})])
+    assert not constraint.cuts(taught, len(taught) + 40)
+
+
 @pytest.mark.parametrize("names", ["asr", "kwe"])
 def test_free_text_cannot_be_held_to_anything(names):
     with pytest.raises(ValueError, match=f"Task '{names}' answers with free text"):
@@ -289,6 +321,8 @@ def test_labels_that_would_end_a_part_are_refused():
     ):
         builder.build(TASKS.joint(["any", "er"]), {"any": ["a", "a | Emotion: x"]})
     assert builder.build(joint, {"any": ["a", "b c"]}).num_answers is None
+    with pytest.raises(ValueError, match="the label 'a<audio>' holds a special token"):
+        builder.build(TASKS["any"], ["a<audio>"])
 
 
 def test_a_tokenizer_without_the_signs_is_refused_by_name():
@@ -305,6 +339,9 @@ def test_a_tokenizer_without_the_signs_is_refused_by_name():
         ({"min_new_tokens": 3}, "leave out min_new_tokens"),
         ({"suppress_tokens": [1], "bad_words_ids": [[2]]}, "leave out bad_words_ids, suppress_tokens"),
         ({"max_new_tokens": 2}, "max_new_tokens=2 is too few"),
+        ({"max_time": 1e-9}, "leave out max_time"),
+        ({"generation_config": GenerationConfig(min_new_tokens=30)}, "leave out min_new_tokens"),
+        ({"generation_config": GenerationConfig(max_new_tokens=2)}, "max_new_tokens=2 is too few"),
     ],
 )
 def test_options_that_conflict_are_refused(options, message):
@@ -323,6 +360,19 @@ def test_a_models_own_generation_config_does_not_get_in_the_way():
     assert model.language_model.generation_config is model.generation_config
 
 
+@every_llm
+def test_a_users_generation_config_counts_as_its_options_do(text):
+    model, processor = speller(text)
+    inputs = processor(text=[INSTRUCTION, "write it"])
+    for task, options in (("er", {"num_beams": 3}), (None, {"num_beams": 2, "max_new_tokens": 9})):
+        more = {"constraint": processor.constraint(task)} if task else {"hint_ids": processor.hint_ids(["red"])}
+        expected = model.generate(**inputs, **options, **more)
+        assert torch.equal(model.generate(**inputs, generation_config=GenerationConfig(**options), **more), expected)
+    config = model.generation_config_of(generation_config=GenerationConfig(num_beams=2))
+    assert (config.max_new_tokens, config.num_beams, config.eos_token_id) == (256, 2, model.config.eos_token_id)
+    assert model.generation_config_of(max_length=9).max_new_tokens is None
+
+
 def test_distances_equal_a_search():
     constraint = speller("llama")[1].constraint(["asr", "er"])
 
@@ -339,3 +389,27 @@ def test_distances_equal_a_search():
         while END not in states:
             states, steps = reachable(states), steps + 1
         assert constraint.tokens_to_end[state] == steps
+
+
+@pytest.mark.parametrize("text_base", ["flan-t5-small", "smollm2-135m-instruct"])
+def test_real_tokenizers_join_signs_to_words(text_base):
+    """`p.m.;` or `(live);` are other tokens than their parts."""
+    folder = Path(os.environ.get("TESTS_FOUNDATIONS", "nowhere"))
+    if not all((folder / name).is_dir() for name in ("whisper-base", text_base)):
+        pytest.skip(f"$SPEECHVERSE_FOUNDATIONS holds no {text_base} and whisper-base")
+    processor = SpeechVerseProcessor(
+        AutoFeatureExtractor.from_pretrained(folder / "whisper-base"),
+        AutoTokenizer.from_pretrained(folder / text_base),
+        is_encoder_decoder=text_base == "flan-t5-small",
+        tasks=TaskBank.from_yaml(Path(__file__).parents[2] / "processing" / "tasks"),
+    )
+    for value in ("today", "at 5 p.m.", "x (live)", "50%", '"Hey Jude"', "Dr. J.", "o'clock", "a/b", "$5.00", "a,b"):
+        slots = [
+            {"label": "date", "value": value},
+            {"label": "time", "value": value},
+            {"label": "person", "value": "Ann"},
+        ]
+        assert accepted(processor, "sf", slots), value
+        assert accepted(processor, ["asr", "sf", "er"], {"asr": f"{value}, he said", "sf": slots, "er": "sad"}), value
+    for intent in processor.tasks["ic"].labels:
+        assert accepted(processor, ["asr", "ic"], {"asr": "stop; now: yes", "ic": intent})

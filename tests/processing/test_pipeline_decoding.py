@@ -235,7 +235,10 @@ def test_detecting_speech_runs_the_encoder_once(ask, recordings):
         ({"instruction": "write it", "return_scores": True}, "need a task; an input has an instruction"),
         ({"task": "asr", "return_scores": True}, "Task 'asr' has no labels to score"),
         ({"task": ["asr", "er"], "top_k": 2}, r"Task 'asr\+er' has no labels to score"),
-        ({"task": "er", "return_scores": True, "hints": ["a"]}, "leave them out where labels are scored"),
+        (
+            {"task": "er", "return_scores": True, "hints": ["a"]},
+            "leave them out where the answer is one of several labels",
+        ),
         ({"task": "er", "return_scores": True, "num_beams": 3}, "not written: leave out num_beams"),
         ({"task": "er", "top_k": 0}, "top_k is 0; it must be at least 1"),
         ({"task": "er", "min_score": 2}, "min_score is 2; it must be at least 0 and at most 1"),

@@ -61,7 +61,7 @@ def test_chunks_are_answered_and_joined(ask, file, loud_is_speech):
         piece = wave[round(segment["start"] * RATE) : round(segment["end"] * RATE)]
         alone = ask({"array": piece, "sampling_rate": RATE}, task="asr")
         assert {"text": segment["text"], "answer": segment["answer"], "truncated": True} == alone
-    assert whole["text"] == whole["answer"] == " ".join(segment["text"] for segment in whole["segments"])
+    assert whole["text"] == whole["answer"] == " ".join(segment["text"] for segment in whole["segments"]).strip()
     assert whole["truncated"] is True
     times = sorted([(s["start"], s["end"]) for s in whole["segments"]] + whole["skipped"])
     assert times[0][0] == 0 and times[-1][1] == pytest.approx(12.0)
@@ -88,6 +88,12 @@ def test_windows_overlap_and_need_no_detector(ask, file):
     assert "skipped" not in whole and whole["text"] == whole["answer"]
 
 
+def test_a_short_rest_is_heard_as_well(ask):
+    wave = {"array": noise(4.05), "sampling_rate": RATE}
+    whole = ask(wave, "write it", chunk_length_s=2, stride_length_s=0)
+    assert [(s["start"], s["end"]) for s in whole["segments"]] == [(0, 2), (2, 4), (4, pytest.approx(4.05))]
+
+
 def test_every_way_to_give_inputs(ask, file, loud_is_speech):
     wave, _ = soundfile.read(file, dtype="float32")
     expected = ask(file, "write it", chunk_length_s=5)
@@ -95,6 +101,7 @@ def test_every_way_to_give_inputs(ask, file, loud_is_speech):
     assert ask(wave, "write it", sampling_rate=RATE, chunk_length_s=5) == expected
     assert ask([file, {"audio": [file]}], "write it", chunk_length_s=5) == [expected, expected]
     assert list(ask((one for one in [file]), "write it", chunk_length_s=5)) == [expected]
+    assert ask(file, "write it", chunk_length_s=5, num_workers=2) == expected
     always = pipeline("speech-instruction", model=ask.model, processor=ask.processor, chunk_length_s=5)
     assert always(file, "write it") == expected
 
@@ -124,12 +131,16 @@ def test_silence_alone_gives_an_empty_answer(ask, loud_is_speech):
     [
         (
             {"chunk_length_s": 31},
-            "chunk_length_s is 31; it must be at least 0.1 and at most 30, which is what this encoder",
+            "chunk_length_s is 31; it must be at least 1.0 and at most 30, which is what this encoder",
         ),
         ({"chunk_length_s": 0}, "chunk_length_s is 0"),
-        ({"chunk_length_s": 4, "stride_length_s": 2}, "less than half of length_seconds"),
+        ({"chunk_length_s": 4, "stride_length_s": 2}, "stride_length_s is 2; .*less than half of chunk_length_s, 4"),
         ({"stride_length_s": 2}, "stride_length_s is given without chunk_length_s"),
         ({"chunk_length_s": 5, "num_beams": 2, "num_return_sequences": 2}, "leave out num_return_sequences"),
+        (
+            {"chunk_length_s": 5, "generate_kwargs": {"num_beams": 2, "num_return_sequences": 2}},
+            "leave out num_return_sequences",
+        ),
     ],
 )
 def test_mistake_in_cutting_is_named(options, message, ask, file):
