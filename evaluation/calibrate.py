@@ -108,16 +108,21 @@ def main() -> None:
             fitted = fit_temperature(rows[::2], truths[::2])
             before, after = (expected_calibration_error(rows[1::2], truths[1::2], t) for t in (1.0, fitted))
             temperatures[task] = fit_temperature(rows, truths)
+            bound = (
+                "" if 2 / LARGEST < temperatures[task] < LARGEST / 2 else "   (at a bound: the data do not settle it)"
+            )
             print(
                 f"{task:5} {len(samples):4} clips   temperature {temperatures[task]:6.2f}   expected calibration error "
-                f"{before:.3f} -> {after:.3f}"
+                f"{before:.3f} -> {after:.3f}{bound}"
             )
         if not temperatures:
             raise ValueError(f"{options.config} has no eval_data of a task of this model that is answered by labels.")
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     calibrated = [dataclasses.replace(task, temperature=temperatures.get(task.id, task.temperature)) for task in own]
-    TaskBank(calibrated).to_json(file)
+    written = file.with_suffix(".new")  # a file that is only half there would leave the checkpoint without tasks
+    TaskBank(calibrated).to_json(written)
+    written.replace(file)
     print(f"The temperatures are in {file}.")
 
 

@@ -260,7 +260,11 @@ class SpeechInstructionPipeline(Pipeline):
         asked, several = _questions_of(inputs, call, self.processor)
         scored = top_k is not None or min_score is not None
         questions = [make_question(self.processor, one, scored) for one in asked]
-        if written and all(question.decoding == "scored" for question in questions):
+        if (
+            written
+            and (scored or call.get("return_scores"))
+            and all(question.decoding == "scored" for question in questions)
+        ):
             raise ValueError(f"Labels are scored, not written: leave out {', '.join(written)}.")
         if no_speech_threshold is not None:
             questions.insert(0, self._speech_question(len(audios)))
@@ -291,8 +295,6 @@ class SpeechInstructionPipeline(Pipeline):
 
     def _forward(self, model_inputs, no_speech_threshold=None, hint_bonus=None, **generate_kwargs):
         questions = model_inputs["questions"]
-        if hint_bonus is not None and not any(question.hint_ids for asked in questions for question in asked):
-            raise ValueError("hint_bonus is given without hints.")
         answers = [[None] * len(asked) for asked in questions]
         remaining = [(item, index) for item, asked in enumerate(questions) for index in range(len(asked))]
         audio = model_inputs["audio"]
@@ -312,7 +314,14 @@ class SpeechInstructionPipeline(Pipeline):
         for places in groups.values():
             for start in range(0, len(places), rows):
                 self._answer(places[start : start + rows], model_inputs, audio, answers, generate_kwargs, hint_bonus)
-        return {"answers": answers, "questions": questions, "several": model_inputs["several"]}
+        options = _options_of_config(self._prepare_generate_kwargs(dict(generate_kwargs)))
+        n_best = (self.model.generation_config_of(**options).num_return_sequences or 1) > 1
+        return {
+            "answers": answers,
+            "questions": questions,
+            "several": model_inputs["several"],
+            "n_best": [n_best] * len(questions),
+        }
 
     def _encode(self, audio: dict) -> dict:
         """The recordings as the encoder leaves them, so that it runs once for several questions."""
@@ -369,7 +378,8 @@ class SpeechInstructionPipeline(Pipeline):
         for question, answer in zip(questions, answers, strict=True):
             if answer is None:
                 nothing = "" if question.task is None else self.processor.tasks.find(question.task).assemble([]).answer
-                found.append({"text": "", "answer": nothing} | no_speech)
+                silent = {"text": "", "answer": nothing} | no_speech
+                found.append([silent] if model_outputs["n_best"] else silent)
             elif question.decoding == "scored":
                 found.append(self._scored(question, answer, top_k, min_score) | no_speech)
             else:

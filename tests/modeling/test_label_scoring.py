@@ -169,3 +169,23 @@ def test_real_weights(text_base):
         for row in range(2):
             alone = score_alone(model, inputs, row, label_ids[column])
             assert scores[row, column].item() == pytest.approx(alone, abs=1e-3)
+
+
+def test_an_llm_without_a_cache_is_refused_in_words(joined, monkeypatch):
+    model, inputs = joined
+    forward = type(model.language_model).forward
+
+    def forgetful(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        output["past_key_values"] = None
+        return output
+
+    monkeypatch.setattr(type(model.language_model), "forward", forgetful)
+    with pytest.raises(ValueError, match="gave no cache to go on from.*eval mode"):
+        model.score_labels(LABELS, **inputs)
+
+
+def test_labels_may_be_tensors(joined):
+    model, inputs = joined
+    tensors = [torch.tensor(label) for label in LABELS]
+    assert torch.equal(model.score_labels(tensors, **inputs), model.score_labels(LABELS, **inputs))

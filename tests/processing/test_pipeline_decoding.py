@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tiny_models import noise, tiny_speller
-from transformers import pipeline
+from transformers import GenerationConfig, pipeline
 
 from speechverse import Task, TaskBank
 
@@ -243,7 +243,6 @@ def test_detecting_speech_runs_the_encoder_once(ask, recordings):
         ({"task": "er", "top_k": 0}, "top_k is 0; it must be at least 1"),
         ({"task": "er", "min_score": 2}, "min_score is 2; it must be at least 0 and at most 1"),
         ({"task": "asr", "no_speech_threshold": -1}, "no_speech_threshold is -1; it must be at least 0"),
-        ({"task": "asr", "hint_bonus": 2.0}, "hint_bonus is given without hints"),
         ({"task": "asr", "hints": "zebra"}, "hints are 'zebra'; they are a list of words"),
         ({"task": "asr", "hints": ["a", " "]}, "they are a list of words, none of them empty"),
         ({"task": "asr", "hints": ["\u6771"]}, "has a letter for which the LLM has no token"),
@@ -282,3 +281,101 @@ def test_a_task_may_be_put_in_other_words(ask, recordings):
     assert plain == ask(recordings[0], "is it happy, sad or not sad?")["text"]
     with pytest.raises(ValueError, match="one text, for one task"):
         ask(recordings[0], task=["asr", "er"], prompt="is it {labels}?")
+
+
+# Options of the pipeline, of a call, and of a question
+
+
+def made_with(ask, **options):
+    return pipeline("speech-instruction", model=ask.model, processor=ask.processor, **options)
+
+
+def test_what_the_pipeline_was_made_with_goes_together_with_what_a_call_gives(ask, recordings):
+    recording = recordings[0]
+    hinted = ask(recording, task="asr", hints=["zebra"], hint_bonus=50.0)
+    assert made_with(ask, hints=["zebra"])(recording, task="asr", hint_bonus=50.0) == hinted
+    assert made_with(ask, hint_bonus=50.0)(recording, task="asr", hints=["zebra"]) == hinted
+    scoring = made_with(ask, return_scores=True)
+    assert scoring(recording, task="er") == ask(recording, task="er", return_scores=True)
+    assert scoring(recording, task="er", return_scores=False) == ask(recording, task="er")
+    assert scoring(recording, task="asr", return_scores=False) == ask(recording, task="asr")
+    with pytest.raises(ValueError, match="not written: leave out num_beams"):
+        scoring(recording, task="er", num_beams=2)
+    with pytest.raises(ValueError, match="not written: leave out callback"):
+        scoring(recording, task="er", callback=print)
+
+
+@pytest.mark.parametrize(
+    "made, called",
+    [
+        ({"do_sample": True}, {"top_k": 5}),
+        ({}, {"generation_config": GenerationConfig(do_sample=True), "top_k": 5}),
+        ({}, {"do_sample": True, "top_k": 5}),
+    ],
+)
+def test_top_k_is_an_option_of_sampling_where_answers_are_sampled(made, called, ask, recordings):
+    torch.manual_seed(0)
+    sampled = made_with(ask, **made)(recordings[0], "write it", **called)
+    torch.manual_seed(0)
+    assert sampled == ask(recordings[0], "write it", do_sample=True, generate_kwargs={"top_k": 5})
+
+
+def test_each_question_has_options_of_its_own(ask, recordings):
+    questions = [
+        {"task": "er", "return_scores": True},
+        {"task": "er"},
+        {"task": "er", "constrained": False},
+        {"task": "asr", "hints": ["zebra"]},
+        {"task": "asr"},
+    ]
+    answers = ask(recordings[0], questions, max_new_tokens=30, hint_bonus=50.0)
+    assert set(answers[0]["scores"]) == set(MOODS) and "score" not in answers[1]
+    assert answers[1]["answer"] in MOODS and answers[2]["answer"] is None
+    assert "zebra" in answers[3]["text"] and "zebra" not in answers[4]["text"]
+    rows = [{"audio": recordings[0], **question} for question in questions]
+    assert ask(rows, max_new_tokens=30, hint_bonus=50.0, batch_size=5) == answers
+    with pytest.raises(ValueError, match="A question has lables, which no task asks for"):
+        ask(recordings[0], [{"task": "er", "lables": ["a", "b"]}])
+
+
+def test_hints_do_not_choose_labels(ask, recordings):
+    joint = {"audio": recordings[0], "task": ["asr", "er"]}
+    plain = ask(joint, max_new_tokens=50)["answer"]["er"]
+    for mood in MOODS:
+        hinted = ask(joint, hints=[mood], hint_bonus=50.0, max_new_tokens=50)["answer"]
+        assert mood in hinted["asr"]
+        again = ask(joint, hints=[mood], hint_bonus=1e-9, max_new_tokens=50)["answer"]
+        assert again["er"] == plain
+    with pytest.raises(ValueError, match="Hints are for free text"):
+        ask(recordings[0], task="er", hints=["happy"])
+
+
+def test_tasks_may_be_called_by_their_long_names(ask, recordings):
+    short = ask({"audio": recordings[0], "task": ["asr", "er"], "labels": {"er": ["one", "two"]}}, max_new_tokens=40)
+    names = ["speech-recognition", "emotion-recognition"]
+    row = {"audio": recordings[0], "task": names, "labels": {"emotion-recognition": ["one", "two"]}}
+    assert ask(row, max_new_tokens=40) == short and short["answer"]["er"] in ("one", "two")
+    assert ask(recordings[0], task="emotion-recognition", top_k=1) == ask(recordings[0], task="er", top_k=1)
+    with pytest.raises(ValueError, match="labels of a task twice"):
+        ask({**row, "labels": {"er": ["a", "b"], "emotion-recognition": ["a", "b"]}})
+
+
+def test_no_speech_leaves_an_answer_its_kind(ask, recordings):
+    silent = {"no_speech_threshold": 0.0}
+    joint = ask({"audio": recordings[0], "task": ["asr", "er"]}, **silent)
+    assert joint["answer"] == {"asr": "", "er": None} and joint["text"] == ""
+    n_best = ask(recordings[0], task="asr", num_beams=2, num_return_sequences=2, **silent)
+    assert [answer["text"] for answer in n_best] == [""]
+
+
+def test_the_end_is_the_calls_own(ask, recordings):
+    model_end = ask.processor.tokenizer.eos_token_id
+    third = ask.model.generate(**ask.processor(text="write it", audio=recordings[0]))[0, 3].item()
+    answer = ask(recordings[0], "write it", eos_token_id=[model_end, third])
+    assert "truncated" not in answer
+
+
+def test_a_free_part_that_was_cut_off_says_so(ask, recordings):
+    joint = {"audio": recordings[0], "task": ["asr", "er"]}
+    fewest = ask.processor.constraint(["asr", "er"]).tokens_to_end[0]
+    assert ask(joint, max_new_tokens=fewest + 3)["truncated"] is True
