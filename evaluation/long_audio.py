@@ -9,7 +9,8 @@ where nobody speaks, and in windows that overlap. For each it prints the word er
 and those of the single clips, which are no truth but what the same model hears without any cut, and the process's peak
 memory after one, two and three thirds of the recording, which does not grow with its length. Where every clip has the
 field `text`, what was said in it, the error rates against that are given as well: a recogniser hears a word differently
-with other words around it, and not always worse. Words are compared in lower case without punctuation; apostrophes are
+with other words around it, and not always worse. How unsure it is of itself is told by what a quarter of a second of silence
+around the single clips changes. Words are compared in lower case without punctuation; apostrophes are
 left out, hyphens become spaces.
 """
 
@@ -43,6 +44,7 @@ from speechverse.processing.long_audio_speechverse import (
 
 
 RATE = 16_000  # Hz
+SILENCE_AROUND = 0.25  # seconds
 INSTRUCTION = "Write down what is said."
 
 Transcribe = Callable[[list[np.ndarray]], list[str]]
@@ -211,6 +213,10 @@ def compare(out: Path, clips: list[Clip], transcribe: Transcribe, options: argpa
     (out / "clips.json").write_text(
         json.dumps([[str(clip.audio), text] for clip, text in zip(clips, alone, strict=True)], indent=1) + "\n",
     )
+    # How much of the difference is the recogniser's own: what a little silence around the same clips does to it.
+    silence = np.zeros(round(SILENCE_AROUND * RATE), np.float32)
+    waves = (np.concatenate([silence, load_audio(clip.audio, RATE), silence]) for clip in clips)
+    padded = list(transcribe_all(transcribe, tqdm(waves, total=len(clips), unit="clip"), options.batch_size))
     reference = normalise(" ".join(alone))
     if not reference:
         raise ValueError("The model heard no word in any single clip: there is nothing to compare with.")
@@ -219,6 +225,8 @@ def compare(out: Path, clips: list[Clip], transcribe: Transcribe, options: argpa
     if truth:
         report["wer_of_clips_to_text"] = jiwer.wer(truth, reference)
         print(f"single clips: WER to their texts {report['wer_of_clips_to_text']:.2%}")
+    report["wer_with_silence_around"] = jiwer.wer(reference, normalise(" ".join(padded)))
+    print(f"single clips with {SILENCE_AROUND} s of silence around: WER {report['wer_with_silence_around']:.2%}")
     for way, row in report["ways"].items():
         words = jiwer.process_words(reference, normalise(transcripts[way]))
         row |= {"wer": words.wer, "errors": [words.substitutions, words.deletions, words.insertions]}
