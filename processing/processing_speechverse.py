@@ -12,8 +12,9 @@ from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils import cached_file
 
 from .audio_speechverse import MIN_SECONDS, audio_name, load_audio
-from .constraints_speechverse import ConstraintBuilder, TokenConstraint
+from .constraints_speechverse import ConstraintBuilder
 from .tasks_speechverse import TASKS_NAME, ParsedAnswer, TaskBank
+from .token_constraint_speechverse import TokenConstraint
 
 
 AUDIO_TOKEN = "<audio>"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .constraints_speechverse import TokenConstraint
+from .token_constraint_speechverse import TokenConstraint
 
 
 SPEECH_TASK = "sns"  # asked first where recordings without speech are not to be answered

@@ -36,6 +36,7 @@ CODE = {
     "processing_speechverse.py",
     "questions_speechverse.py",
     "tasks_speechverse.py",
+    "token_constraint_speechverse.py",
 }
 
 

@@ -12,7 +12,8 @@ from tiny_models import spelling_tokenizer, tiny_speller
 from transformers import AutoFeatureExtractor, AutoTokenizer, GenerationConfig
 
 from speechverse import SpeechVerseProcessor, Task, TaskBank
-from speechverse.processing.constraints_speechverse import END, NOWHERE, START, ConstraintBuilder
+from speechverse.processing.constraints_speechverse import ConstraintBuilder
+from speechverse.processing.token_constraint_speechverse import END, NOWHERE, START
 
 
 INSTRUCTION = "what is it?"
