@@ -374,6 +374,18 @@ def test_a_users_generation_config_counts_as_its_options_do(text):
     assert model.generation_config_of(max_length=9).max_new_tokens is None
 
 
+@every_llm
+def test_a_static_cache_gives_the_same_answers(text):
+    """Shapes that stay the same are what a compiled decoder needs."""
+    model, processor = speller(text)
+    inputs = processor(text=[INSTRUCTION, "write it"])
+    for options in ({}, {"num_beams": 3}):
+        for more in ({"constraint": processor.constraint("er")}, {"max_new_tokens": 9}):
+            expected = model.generate(**inputs, **options, **more)
+            static = model.generate(**inputs, **options, **more, cache_implementation="static")
+            assert torch.equal(static, expected)
+
+
 def test_distances_equal_a_search():
     constraint = speller("llama")[1].constraint(["asr", "er"])
 
