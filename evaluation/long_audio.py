@@ -34,13 +34,8 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
 
 from speechverse.processing.audio_speechverse import load_audio
-from speechverse.processing.long_audio_speechverse import (
-    AudioChunk,
-    cut_at_silences,
-    join_transcripts,
-    overlapping_windows,
-    stream_audio,
-)
+from speechverse.processing.long_audio_speechverse import AudioChunk, join_transcripts, stream_audio
+from speechverse.processing.long_form_speechverse import cut_up
 
 
 RATE = 16_000  # Hz
@@ -193,10 +188,8 @@ def compare(out: Path, clips: list[Clip], transcribe: Transcribe, options: argpa
     recording = out / "recording.flac"
     seconds = soundfile.info(recording).duration
     cutters = {
-        "cut at silences": lambda blocks: cut_at_silences(blocks, RATE, options.chunk_seconds),
-        "overlapping windows": lambda blocks: overlapping_windows(
-            blocks, RATE, options.chunk_seconds, options.stride_seconds
-        ),
+        "cut at silences": lambda blocks: cut_up(blocks, RATE, options.chunk_seconds),
+        "overlapping windows": lambda blocks: cut_up(blocks, RATE, options.chunk_seconds, options.stride_seconds),
     }
     # The long recording comes first: peak memory never falls, and would show the single clips'.
     report = {"clips": len(clips), "minutes": seconds / 60, "ways": {}}

@@ -13,7 +13,9 @@ from .long_audio_speechverse import AudioChunk, cut_at_silences, join_transcript
 from .tasks_speechverse import JointTask
 
 
-SKIP_SECONDS, PADDING_SECONDS = 2.0, 0.5  # see `cut_at_silences`
+# A silence of a second ends what is said in one go; chunks of that give a model what it hears in training. See
+# `cut_at_silences`.
+SKIP_SECONDS, PADDING_SECONDS = 1.0, 0.5
 SHORTEST_CHUNK = 1.0  # s, of what is cut at silences
 
 
@@ -59,12 +61,7 @@ def answer_long(
     rate = processor.feature_extractor.sampling_rate
     recording, asked = inputs["audio"], {k: v for k, v in inputs.items() if k not in ("audio", "sampling_rate")}
     blocks = stream_audio(recording, rate, inputs.get("sampling_rate"))
-    if stride_length_s is None:
-        skip = min(SKIP_SECONDS, chunk_length_s / 2)
-        padding = min(PADDING_SECONDS, skip / 2)
-        chunks = cut_at_silences(blocks, rate, chunk_length_s, skip_seconds=skip, padding_seconds=padding)
-    else:
-        chunks = overlapping_windows(blocks, rate, chunk_length_s, stride_length_s)
+    chunks = cut_up(blocks, rate, chunk_length_s, stride_length_s)
     times = []
 
     def pieces() -> Iterator[dict]:
@@ -83,6 +80,18 @@ def answer_long(
     if skipped := getattr(chunks, "skipped", None):
         found["skipped"] = skipped
     return found | ({"truncated": True} if any(one.get("truncated") for one in answers) else {})
+
+
+def cut_up(
+    blocks: Iterable[np.ndarray], rate: int, chunk_length_s: float, stride_length_s: float | None = None
+) -> Iterator[AudioChunk]:
+    """The chunks that a long recording is asked about in, see [`answer_long`]; of blocks `(samples,)` at `rate` Hz."""
+    if stride_length_s is not None:
+        return overlapping_windows(blocks, rate, chunk_length_s, stride_length_s)
+    skip = min(SKIP_SECONDS, chunk_length_s / 2)
+    return cut_at_silences(
+        blocks, rate, chunk_length_s, skip_seconds=skip, padding_seconds=min(PADDING_SECONDS, skip / 2)
+    )
 
 
 def _join(known, answers: list[dict], overlap: float | None) -> tuple[str, object]:
