@@ -1,4 +1,4 @@
-"""Says what ways to decode cost, as ratios of times in one process: constraints, scored labels, questions about one recording.
+"""Says what ways to decode cost, as ratios of times in one process: constraints, scores, several questions, hints.
 
     python evaluation/benchmark_decoding.py --model runs/mini --runs 5
 
@@ -119,6 +119,18 @@ def benchmark_questions(ask, recording: dict, runs: int):
     )
 
 
+def benchmark_hints(ask, inputs: dict, runs: int):
+    """10, 1,000 and 10,000 hints against none, writing 32 tokens."""
+    options = {"max_new_tokens": 32, "min_new_tokens": 32}
+    cases = {"none": lambda: ask.model.generate(**inputs, **options)}
+    for count in LABELS:
+        hint_ids = ask.processor.hint_ids(many_labels(count))
+        cases[count] = lambda ids=hint_ids: ask.model.generate(**inputs, hint_ids=ids, hint_bonus=0.1, **options)
+    seconds = take_turns(cases, runs)
+    for count in LABELS:
+        print(f"{count:6,} hints: {seconds[count] / seconds['none']:.2f} x none   (floor 1)")
+
+
 def benchmark_static_cache(ask, inputs: dict, runs: int):
     """A cache of fixed shapes, which a compiled decoder needs, against one that grows."""
     options = {"max_new_tokens": 32, "min_new_tokens": 32}
@@ -149,6 +161,7 @@ def main() -> None:
     benchmark_constraints(ask, inputs, options.runs)
     benchmark_scores(ask, inputs, options.runs)
     benchmark_questions(ask, recording, options.runs)
+    benchmark_hints(ask, inputs, options.runs)
     benchmark_static_cache(ask, inputs, options.runs)
 
 

@@ -81,7 +81,9 @@ class AtomicCheckpointsMixin:
             if not _is_write_error(error) or (self._staging and self.is_deepspeed_enabled):
                 raise
             if not self._staging:
-                raise CheckpointWriteError(self._advice("The model", _reason(error), self.args.output_dir)) from error
+                raise CheckpointWriteError(
+                    self._advice("The model", _reason(error, self.args.output_dir), self.args.output_dir)
+                ) from error
             self._write_error = error  # and on to where the ranks meet: the others wait there for this one
 
     def _record_best(self, folder: Path, staged: Path) -> None:
@@ -96,7 +98,7 @@ class AtomicCheckpointsMixin:
 
     def _raise_write_error(self, staged: Path, folder: Path) -> None:
         error = self._write_error
-        reasons = [] if error is None else [_reason(error)]
+        reasons = [] if error is None else [_reason(error, folder)]
         if error is None or not self.is_deepspeed_enabled:
             reasons = gather_object(reasons)
         if reasons:
@@ -106,11 +108,10 @@ class AtomicCheckpointsMixin:
             raise CheckpointWriteError(self._advice(what, reasons[0], folder)) from error
 
     def _advice(self, what: str, reason: str, folder: str | Path) -> str:
-        free = shutil.disk_usage(folder).free / 1e6
         last = get_last_checkpoint(folder)
         whole = f"{last} is whole: make room" if last else "No checkpoint came before: make room, and start again"
         resume = ", and go on from it with --resume_from_checkpoint true" if last else ""
-        return f"{what} could not be written to {folder}, with {free:.0f} MB free: {reason}. {whole}{resume}."
+        return f"{what} could not be written to {folder}, {reason}. {whole}{resume}."
 
     def _delete_surplus(self, newest: Path) -> None:
         limit = self.args.save_total_limit
@@ -190,5 +191,7 @@ def _is_write_error(error: Exception) -> bool:
     return isinstance(error, OSError | SafetensorError) or "(os error " in text or "inline_container" in text
 
 
-def _reason(error: Exception) -> str:
-    return "a file was not written whole" if "inline_container" in str(error) else str(error)
+def _reason(error: Exception, folder: str | Path) -> str:
+    """What went wrong, and the space there was: as the rank saw it whose file it was, for others look a moment later."""
+    reason = "a file was not written whole" if "inline_container" in str(error) else str(error)
+    return f"with {shutil.disk_usage(folder).free / 1e6:.0f} MB free: {reason}"

@@ -12,7 +12,7 @@ def test_every_ratio_is_printed(speller_folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark_decoding.py", *arguments])
     benchmark_decoding.main()
     shown = capsys.readouterr().out
-    for line in ("held to     10 labels", "held to    100 labels", "64 labels scored", "static cache"):
+    for line in ("held to     10 labels", "held to    100 labels", "64 labels scored", "100 hints", "static cache"):
         assert re.search(rf"{line}: \d+\.\d\d x", shown), line
     assert "three questions: not timed" in shown  # it does not know the tasks
 
