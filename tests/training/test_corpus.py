@@ -436,7 +436,7 @@ def test_nothing_left_is_an_error_with_the_first_reason(own, bank):
         (changed("sources", 0, files=3), r"sources\[0\]: key files is 3; it should be a text or a list"),
         (changed("sources", 0, pattern="("), r"sources\[0\]: key pattern is no regular expression"),
         (changed("sources", 0, "columns", text="$1"), r"key columns\.text is '\$1', whose \$ is followed by no name"),
-        (changed("sources", 0, "columns", text={"of": 1}), r"key columns\.text is .* with value alone"),
+        (changed("sources", 0, "columns", text={"of": 1}), r"key columns\.text is .* with value or optional alone"),
         (changed("sources", 0, "splits", train={"part": "("}), r"key splits\.train\.part is no regular expression"),
         (
             changed(tasks={"asr": {"answer": "words"}}),

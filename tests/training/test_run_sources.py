@@ -6,8 +6,9 @@ import json
 import pytest
 from corpus_copies import COPIES
 
-from speechverse.training.arguments import parse_run_config
-from speechverse.training.data.run_sources import CorpusSource, load_source
+from speechverse import TaskBank
+from speechverse.training.arguments import TASKS_FOLDER, parse_run_config
+from speechverse.training.data.run_sources import CorpusSource, load_source, parse_source
 
 
 @pytest.fixture
@@ -114,7 +115,9 @@ def test_permissive_licences_leave_out_the_others_by_name(more, parse):
         ),
         ("{corpus: ravdess, split: train, joint: [[er, er]]}", "", "names two tasks or more, each once"),
         ("{corpus: ravdess, split: train, joint: [[er, asr]]}", "", "serves no task 'asr'; it serves er, er_8, sns"),
-        ("{corpus: ravdess, split: train, where: {}}", "", "unknown key where"),
+        ("{corpus: ravdess, split: train, rows: {}}", "", "unknown key rows"),
+        ("{corpus: ravdess, split: train, where: {snr: .+}}", "", "has no column 'snr'; it has .*emotion"),
+        ("{corpus: ravdess, split: train, where: {emotion: '('}}", "", "key where.emotion is no regular expression"),
         (
             "{corpus: ravdess, split: train, streaming: true}",
             "",
@@ -136,3 +139,41 @@ def test_wrong_entries_are_refused(entry, more, message, parse):
 def test_corpus_that_is_not_shipped(parse):
     with pytest.raises(FileNotFoundError, match="There is no corpus 'timit'"):
         parse("{corpus: timit, split: train}")
+
+
+NOISY = """
+id: streets
+title: Street noise
+licence: CC0-1.0
+permissive: true
+citation: nowhere
+access: Ask us.
+sources:
+  - {kind: jsonl, root: $STREETS, files: rows.jsonl, splits: {test: {}}, columns: {audio: audio, text: text, mood: mood, snr: snr}}
+tasks:
+  asr: {answer: text}
+  er: {answer: mood}
+"""
+
+
+def test_rows_are_chosen_by_any_column_and_samples_know_their_words_and_noise(tmp_path, monkeypatch):
+    monkeypatch.setenv("STREETS", str(tmp_path))
+    (tmp_path / "streets.yaml").write_text(NOISY)
+    rows = [
+        {"audio": "0.wav", "text": "stop it", "mood": "sad", "snr": None},
+        {"audio": "1.wav", "text": "go on", "mood": "happy", "snr": 12.5},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for row in rows:
+        (tmp_path / row["audio"]).touch()
+    bank = TaskBank.from_yaml(TASKS_FOLDER)
+
+    def load(where):
+        entry = {"corpus": "$STREETS/streets.yaml", "split": "test", "tasks": ["er"], "where": where}
+        return load_source(parse_source(entry, "here"), bank)[0]
+
+    (noisy,) = load({"snr": ".+"})
+    assert (noisy.answer, noisy.transcript, noisy.snr) == ("happy", "go on", 12.5)
+    (clean,) = load({"snr": ""})
+    assert (clean.answer, clean.transcript, clean.snr) == ("sad", "stop it", None)
+    assert len(load({"mood": "happy|sad"})) == 2

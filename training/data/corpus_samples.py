@@ -12,6 +12,7 @@ from .sample import JointSample, Sample
 
 
 PROMPTS = ("trained", "held_out")
+TRANSCRIPT_VIEW = "asr"  # whose answers are the recordings' words
 
 
 def read_samples(
@@ -23,6 +24,7 @@ def read_samples(
     prompts: str = "trained",
     joint: list[list[str]] | None = None,
     excluded: tuple[str, dict[str, str]] | None = None,
+    where: dict[str, str] | None = None,
 ) -> Iterator[Sample | RejectedRow]:
     """Reads a split row by row, in the order of its files; every view of a row gives a sample, or is rejected.
 
@@ -39,6 +41,8 @@ def read_samples(
             also gives one sample of them.
         excluded (`tuple[str, dict[str, str]]`, *optional*): a column, and what rejects a row that has it there: values
             as [`values_of`] gives them, and where they are from.
+        where (`dict[str, str]`, *optional*): rows to take: regular expressions that columns match in full; an empty column
+            is ''.
 
     Raises:
         FileNotFoundError: if the corpus is not there; the message says how to get it.
@@ -46,7 +50,9 @@ def read_samples(
     """
     views = _chosen_views(corpus, tasks, bank, prompts, joint or [])
     column, elsewhere = excluded or (None, {})
-    columns = {column for view in views for column in view.columns} | ({column} - {None})
+    where = where or {}
+    transcript = corpus.views[TRANSCRIPT_VIEW].answer if TRANSCRIPT_VIEW in corpus.views else None
+    columns = {column for view in views for column in view.columns} | ({column, transcript} - {None}) | where.keys()
     source = corpus.found(corpus.built_sources)
     for row in read_rows(corpus, source, split, columns, streaming):
         if isinstance(row, RejectedRow):
@@ -55,13 +61,18 @@ def read_samples(
         if place := elsewhere.get(_same(row[column]) if column else None):
             yield RejectedRow(row["key"], f"excluded: {place} has its {column} too", corpus=corpus.id, split=split)
             continue
+        if not matches(row, where):
+            continue
         audio = recording_of(row)
+        facts = {"transcript": text_of(row.get(transcript)).strip() or None, "snr": _decibels(row.get("snr"))}
         for view in views:
             if isinstance(audio, RejectedRow):
                 yield replace(audio, corpus=corpus.id, split=split)
                 break
             sample = view.sample(row, audio, corpus.id, split)
-            if sample is not None:
+            if isinstance(sample, Sample):
+                yield replace(sample, **facts)
+            elif sample is not None:
                 yield sample
 
 
@@ -74,6 +85,7 @@ def load_corpus_samples(
     prompts: str = "trained",
     joint: list[list[str]] | None = None,
     excluded: tuple[str, dict[str, str]] | None = None,
+    where: dict[str, str] | None = None,
 ) -> tuple[list[Sample], list[RejectedRow]]:
     """All samples of a split, their recordings by reference, and the rows that gave none.
 
@@ -85,7 +97,7 @@ def load_corpus_samples(
         ValueError: also if no sample is left.
     """
     samples, rejected = [], []
-    for item in read_samples(corpus, split, bank, tasks, prompts=prompts, joint=joint, excluded=excluded):
+    for item in read_samples(corpus, split, bank, tasks, prompts=prompts, joint=joint, excluded=excluded, where=where):
         (rejected if isinstance(item, RejectedRow) else samples).append(item)
     if not samples:
         first = (
@@ -112,6 +124,13 @@ def values_of(corpus: Corpus, split: str, column: str) -> set[str]:
         )
         raise ValueError(f"Corpus {corpus.id} has no {column} in {split}: there is nothing to exclude{first}.")
     return values
+
+
+def _decibels(value) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):  # nothing, or words such as "clean"
+        return None
 
 
 def _same(value) -> str:

@@ -6,6 +6,7 @@ from .corpus import Corpus, load_corpus
 from .corpus_samples import PROMPTS, load_corpus_samples, values_of
 from .manifest import ManifestSource, load_samples
 from .sample import Sample
+from .sources.base import check_patterns
 from .strict import build
 
 
@@ -75,6 +76,8 @@ class CorpusSource:
         weight (`float`, *optional*, defaults to 1): sample weight of each of these in the mixture.
         exclude (`dict`, *optional*): leaves out the rows that another corpus tests on, such as `{corpus: slurp, split:
             [validation, test], column: text}`; see [`Exclusion`].
+        where (`dict[str, str]`, *optional*): which rows to take, such as `{snr: .+}`: regular expressions that columns match
+            in full; an empty column is ''.
     """
 
     corpus: str
@@ -85,9 +88,13 @@ class CorpusSource:
     joint: list[list[str]] | None = None
     weight: float = 1.0
     exclude: dict | None = None
+    where: dict | None = None
 
     def __post_init__(self):
         corpus = load_corpus(self.corpus)
+        for column in self.where or {}:
+            check_column(corpus, column)
+        check_patterns(self.where or {}, "where")
         joint = self.joint or []
         if wrong := [several for several in joint if len(set(several)) < max(2, len(several))]:
             raise ValueError(f"key joint holds {wrong[0]}; each list in it names two tasks or more, each once.")
@@ -166,7 +173,15 @@ def load_source(source: ManifestSource | CorpusSource, bank) -> tuple[list[Sampl
     exclusion = source.exclusion
     excluded = (exclusion.column, exclusion.values()) if exclusion else None
     samples, rejected = load_corpus_samples(
-        corpus, source.split, bank, source.tasks, source.limit, source.prompts, source.joint, excluded
+        corpus,
+        source.split,
+        bank,
+        source.tasks,
+        source.limit,
+        source.prompts,
+        source.joint,
+        excluded,
+        source.where,
     )
     return samples, [
         {"audio": row.key, "reason": row.reason, "corpus": row.corpus, "split": row.split, "task": row.task}

@@ -25,6 +25,8 @@ class Sample:
         key (`str`, *optional*): of the recording, unique in its corpus.
         corpus, split, speaker (`str`, *optional*): where the recording comes from.
         duration (`float`, *optional*): of the recording, s, as its corpus states it.
+        transcript (`str`, *optional*): the words of the recording, where its corpus has them.
+        snr (`float`, *optional*): of speech to noise in the recording, dB, as its corpus states it.
     """
 
     audio: str | Recording
@@ -40,6 +42,8 @@ class Sample:
     speaker: str | None = None
     duration: float | None = None
     view: str | None = None
+    transcript: str | None = None
+    snr: float | None = None
 
     def __post_init__(self):
         if self.answer is None:

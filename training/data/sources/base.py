@@ -17,8 +17,9 @@ class Source:
         splits (`dict`): our names (train, validation, test, ...) -> theirs: a name, a list of names that belong together,
             or, where one file holds them all, regular expressions that a row's columns match in full.
         columns (`dict`): our names -> theirs; with a `$` it is a text made of theirs (`${scenario}_${action}`), and
-            `{value: ...}` is the same for every row. `audio` is the recording; `start` and `end` (s), where there are
-            any, cut it out of a longer one; `key` is unique in a split; `speaker` says who talks.
+            `{value: ...}` is the same for every row, `{optional: ...}` a column that rows may lack. `audio` is the
+            recording; `start` and `end` (s), where there are any, cut it out of a longer one; `key` is unique in a split;
+            `speaker` says who talks; `snr` is that of speech to noise, dB.
         derive (`list`, *optional*): derivations that this layout needs before the corpus's own.
     """
 
@@ -30,8 +31,10 @@ class Source:
 
     def __post_init__(self):
         for ours, theirs in self.columns.items():
-            if isinstance(theirs, dict) and set(theirs) != {"value"}:
-                raise ValueError(f"key columns.{ours} is {theirs!r}; it is a text, or a mapping with value alone.")
+            if isinstance(theirs, dict) and set(theirs) not in ({"value"}, {"optional"}):
+                raise ValueError(
+                    f"key columns.{ours} is {theirs!r}; it is a text, or a mapping with value or optional alone."
+                )
             if isinstance(theirs, str) and any(m["invalid"] is not None for m in Template.pattern.finditer(theirs)):
                 raise ValueError(f"key columns.{ours} is {theirs!r}, whose $ is followed by no name.")
         for name, split in self.splits.items():
@@ -122,7 +125,7 @@ def listed(value: str | list[str]) -> list[str]:
 
 def _value(raw: Row, theirs: str | dict):
     if isinstance(theirs, dict):
-        return theirs["value"]
+        return raw.get(theirs["optional"]) if "optional" in theirs else theirs["value"]
     if "$" in theirs:
         return Template(theirs).substitute(raw)
     return raw[theirs]
