@@ -429,6 +429,7 @@ def test_nothing_left_is_an_error_with_the_first_reason(own, bank):
         (changed(licence=None), "key licence is missing"),
         (changed(licenses="CC0"), "unknown key licenses; known are id, title, licence"),
         (changed(permissive="yes"), "key permissive is 'yes'; it should be true or false"),
+        (changed(speech="sung"), "speech is 'sung'; it is one of recorded, synthetic, mixed"),
         (changed(sources=[]), "at least one of sources"),
         (changed("sources", 0, kind="zip"), r"sources\[0\]: key kind is 'zip'; it is one of hub, parquet"),
         (changed("sources", 0, file="x"), r"sources\[0\]: unknown key file"),
@@ -532,6 +533,16 @@ def test_files_of_the_package_hold_no_path_of_a_machine():
         for source in load_corpus(name).sources + load_corpus(name).texts:
             for root in [source["root"]] if isinstance(source.get("root", []), str) else source.get("root", []):
                 assert root.startswith("$SPEECHVERSE_DATA/")
+
+
+def test_corpora_that_are_spoken_by_tts_say_so():
+    """Their recordings lie where `synthesize.py` is told to write."""
+    for name in corpus_ids():
+        corpus = load_corpus(name)
+        if all("/spoken/" in str(source.get("root")) for source in corpus.sources):
+            assert corpus.speech == "synthetic", name
+    assert load_corpus("librispeech").speech == load_corpus("fsdd").speech == "recorded"
+    assert load_corpus("mini_speaker_counting").speech == load_corpus("mini_speech_detection").speech == "mixed"
 
 
 @pytest.mark.parametrize("split", ["test", "train"])

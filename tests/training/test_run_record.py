@@ -93,7 +93,8 @@ def test_data_are_those_of_the_report(trainer, tmp_path):
     data = describe_run(trainer, {}, [])["data"]
     assert (data["train"]["samples"], data["train"]["kept"], data["train"]["hours"]) == (3, 2, 0.02)
     assert data["train"]["corpora"] == {"fsdd/train": {"asr": {"kept": 2, "hours": 0.02, "dropped": {"silent": 1}}}}
-    assert data["licences"]["fsdd"]["licence"] == "CC-BY-SA-4.0" and data["licences"]["fsdd"]["permissive"] is True
+    facts = {"title": "Free Spoken Digit Dataset", "licence": "CC-BY-SA-4.0", "permissive": True, "speech": "recorded"}
+    assert data["licences"] == {"fsdd": facts}
     assert data["report"] == "data_report.json" and "a secret" not in json.dumps(data)
 
 

@@ -18,6 +18,7 @@ from .strict import build
 
 
 CORPORA_FOLDER = Path(__file__).parent / "corpora"
+KINDS_OF_SPEECH = ("recorded", "synthetic", "mixed")
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class Corpus:
         texts (`list[dict]`, *optional*): layouts of sentences that still have to be spoken; see `texts`.
         derive (`list`, *optional*): what is made of the columns; see derivations.py.
         descriptions (`dict[str, str]`, *optional*): of classes that a view lists by a column; by default the task's.
+        speech (`str`, *optional*, defaults to `recorded`): whose it is: `recorded` from people, `synthetic`, which is from TTS,
+            or `mixed`. A model's card says how much of what it learned from was synthetic.
         note (`str`, *optional*): what to mind when it is used beside other corpora; `prepare.py` prints it.
         file (`str`, *optional*): where these facts stand.
     """
@@ -131,10 +134,13 @@ class Corpus:
     texts: list[dict] = field(default_factory=list)
     derive: list[dict | str] = field(default_factory=list)
     descriptions: dict[str, str] = field(default_factory=dict)
+    speech: str = "recorded"
     note: str = ""
     file: str = ""
 
     def __post_init__(self):
+        if self.speech not in KINDS_OF_SPEECH:
+            raise ValueError(f"speech is {self.speech!r}; it is one of {', '.join(KINDS_OF_SPEECH)}")
         # The parts are built here, so that a mistake in any of them is found when the file is read.
         if not self.sources or not self.tasks:
             raise ValueError("a corpus has at least one of sources, and one of tasks")

@@ -11,6 +11,7 @@ from .strict import build
 
 
 LICENCES = ("all", "permissive")
+PUBLISHED_FACTS = ("title", "licence", "permissive", "speech")  # of a corpus, in the record of a run
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,9 @@ def leave_out(sources: list, licences: str) -> tuple[list, list[str]]:
 
 
 def licences_of(sources: list) -> dict[str, dict]:
-    """Id -> `title`, `licence` and `permissive` of every corpus among the sources. Manifests are one's own and have none."""
+    """Id -> `title`, `licence`, `permissive` and `speech` of every corpus among the sources. Manifests are one's own and have none."""
     corpora = [load_corpus(source.corpus) for source in sources if isinstance(source, CorpusSource)]
-    return {
-        corpus.id: {"title": corpus.title, "licence": corpus.licence, "permissive": corpus.permissive}
-        for corpus in corpora
-    }
+    return {corpus.id: {name: getattr(corpus, name) for name in PUBLISHED_FACTS} for corpus in corpora}
 
 
 def load_source(source: ManifestSource | CorpusSource, bank) -> tuple[list[Sample], list[dict]]:
