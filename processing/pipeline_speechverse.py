@@ -106,8 +106,8 @@ class SpeechInstructionPipeline(Pipeline):
                 together.
             labels (`dict[str, str]` or `list[str]`, *optional*): likewise, classes in place of the task's own; for
                 several tasks, a dict of those by task id. What else the tasks ask for can be given as well
-                (`keyword="radio"`), and so can `prompt`, words of your own for the task, and `describe`, whether they list
-                classes with their descriptions.
+                (`keyword="radio"`), and so can `prompt`, words of your own for the task, or a list with those for each of
+                several tasks, and `describe`, whether they list classes with their descriptions.
             sampling_rate (`int`, *optional*): rate of bare arrays, Hz.
             batch_size (`int`, *optional*, defaults to 1): how many inputs are answered at once.
             constrained (`bool`, *optional*): whether an answer is held to its task's form: one of the labels, slots, the

@@ -75,10 +75,15 @@ def make_question(processor, asked: Mapping, scored: bool = False) -> Question:
         return Question(instruction, hint_ids=hints and processor.hint_ids(hints))
     known = processor.tasks.find(task)
     values = {name: asked[name] for name in known.fields if asked.get(name) is not None}
-    prompt = asked.get("prompt")
-    if prompt is not None and (not isinstance(task, str) or not isinstance(prompt, str)):
-        raise ValueError(f"The prompt is {prompt!r} for task {task!r}; it is one text, for one task.")
-    words = known.instruction(prompt, labels=labels, describe=asked.get("describe"), **values)
+    prompt, options = asked.get("prompt"), {"labels": labels, "describe": asked.get("describe"), **values}
+    if isinstance(task, str):
+        if not isinstance(prompt, (str, type(None))):
+            raise ValueError(f"The prompt is {prompt!r}; for one task it is one text.")
+        words = known.instruction(prompt, **options)
+    else:
+        if prompt is not None and not (isinstance(prompt, list) and all(isinstance(one, str) for one in prompt)):
+            raise ValueError(f"The prompt is {prompt!r}; for several tasks it is a list of texts, one for each.")
+        words = known.instruction(prompts=prompt, **options)
     question = Question(words, task, labels)
     if hints and (scored or known.answer_type == "label"):
         raise ValueError("Hints are for free text: leave them out where the answer is one of several labels.")

@@ -327,20 +327,35 @@ class JointTask:
         return sorted({name for task in self.tasks for name in task.fields})
 
     def instruction(
-        self, instructions: list[str] | None = None, /, *, labels=None, describe: bool | None = None, **values: str
+        self,
+        instructions: list[str] | None = None,
+        /,
+        *,
+        prompts: list[str] | None = None,
+        labels=None,
+        describe: bool | None = None,
+        **values: str,
     ) -> str:
         """The compound instruction.
 
         Args:
-            instructions (`list[str]`, *optional*): of each task, filled in; by default those of their first prompts.
+            instructions (`list[str]`, *optional*): of each task, filled in; by default they are made of `prompts`.
+            prompts (`list[str]`, *optional*): of each task, to be filled in; by default their first ones.
             labels (`dict`, *optional*): by task id, classes in place of that task's own.
             describe (`bool`, *optional*): see [`~Task.instruction`].
-            **values: what the first prompts ask for.
+            **values: what the prompts ask for.
+
+        Raises:
+            ValueError: if a prompt asks for something that is not given, or there is not one for each task.
         """
         if instructions is None:
             labels = self.classes(labels)
+            prompts = [task.prompts[0] for task in self.tasks] if prompts is None else prompts
+            if len(prompts) != len(self.tasks):
+                raise ValueError(f"There are {len(prompts)} prompts for the {len(self.tasks)} tasks of {self.id}.")
             instructions = [
-                task.instruction(labels=labels.get(task.id), describe=describe, **values) for task in self.tasks
+                task.instruction(prompt, labels=labels.get(task.id), describe=describe, **values)
+                for task, prompt in zip(self.tasks, prompts, strict=True)
             ]
         parts = zip(self.tasks, instructions, strict=True)
         steps = " ".join(f"=== Task: {task.tag} === {instruction}" for task, instruction in parts)

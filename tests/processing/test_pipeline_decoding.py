@@ -279,8 +279,20 @@ def test_a_task_may_be_put_in_other_words(ask, recordings):
     assert ask(row, constrained=False) == described and ask(row)["answer"] in MOODS
     plain = ask({**row, "describe": False}, constrained=False)["text"]
     assert plain == ask(recordings[0], "is it happy, sad or not sad?")["text"]
-    with pytest.raises(ValueError, match="one text, for one task"):
+    with pytest.raises(ValueError, match="for one task it is one text"):
+        ask(recordings[0], task="er", prompt=["is it {labels}?"])
+
+
+def test_several_tasks_may_be_put_in_other_words(ask, recordings):
+    joint = ask.processor.tasks.joint(["asr", "er"])
+    words = joint.instruction(["spell it", "is it happy (glad); sad (down); or not sad (neither)?"])
+    prompts = ["spell it", "is it {labels}?"]
+    row = {"audio": recordings[0], "task": ["asr", "er"], "prompt": prompts, "describe": True}
+    assert ask(row, constrained=False)["text"] == ask(recordings[0], words)["text"]
+    with pytest.raises(ValueError, match="for several tasks it is a list of texts"):
         ask(recordings[0], task=["asr", "er"], prompt="is it {labels}?")
+    with pytest.raises(ValueError, match="1 prompts for the 2 tasks of asr.er"):
+        ask(recordings[0], task=["asr", "er"], prompt=["is it {labels}?"])
 
 
 # Options of the pipeline, of a call, and of a question
