@@ -1,166 +1,183 @@
-"""Asks a model what a configuration's `test_data` ask, or its `eval_data` where it has none, and says how often it is right.
+"""Asks a model, or a baseline, the rows of a suite, and says how good the answers are.
 
-    python evaluation/run.py --model runs/real_speech --config training/configs/real_speech.yaml
+    python evaluation/run.py --model runs/mini --suite mini_table2_slu
+    python evaluation/run.py --model runs/calls --config my_config.yaml      # its test_data, or else its eval_data
+    torchrun --nproc_per_node 2 evaluation/run.py --model runs/mini --suite mini_table2_slu
+    python evaluation/run.py --system cascade --model runs/text --asr whisper-base --suite mini_table2_slu --out runs/cascade
 
-For each source it prints accuracy and unweighted average recall (UAR: the mean over classes of the share of that class
-that was recognised, which says something of labels only), and writes `answers.jsonl` and `results.json` into the model's
-folder or `--out`. The tasks are the model's own, and those of the configuration's `task_files` and
-the shipped ones that it was not trained on.
+Every row is a corpus x task x prompts x decoding x metric; see `suites/` for those that are shipped and `suite.py` for what a
+row may say. `--out` (by default `evaluation/SUITE` in the model's folder) then holds `samples.jsonl`, a line for each answer,
+and `results.json`: every row's figure with its 95 % bootstrap interval, over speakers where they are known, and how it was
+measured. A run that was killed goes on where it was when it is started again in the same way. The tasks are the model's own,
+and the shipped ones and the suite's that it was not trained on.
 """
 
 import argparse
-import dataclasses
-import datetime
+import hashlib
 import json
-import os
-import platform
-import sys
-from collections import Counter
+import logging
+import time
 from pathlib import Path
 
-import torch
-import transformers
-from tqdm.auto import tqdm
-from transformers import pipeline
-from transformers.utils import CONFIG_NAME, cached_file
+from accelerate import PartialState
+from transformers import set_seed
 
-import speechverse
-from speechverse.modeling_speechverse.base_checkpoints import fingerprint
-from speechverse.processing import TaskBank
-from speechverse.training.arguments import all_tasks, parse_run_config
-from speechverse.training.data.filters import FilterRules, filter_samples
-from speechverse.training.data.recordings import audio_name, audio_size, open_audio
-from speechverse.training.data.run_sources import load_source
-from speechverse.training.data.sample import JointSample, Sample
+from speechverse.evaluation.asking import ask, collect, plan_batches
+from speechverse.evaluation.baselines import SYSTEMS, make_system
+from speechverse.evaluation.results import RESULTS_NAME, describe_hardware, make_report, print_results, score_row
+from speechverse.evaluation.sample_log import remove_parts, write_samples
+from speechverse.evaluation.suite import LoadedRow, Suite, load_rows, load_suite, suite_of_config
+from speechverse.model_cards.draft import refresh_card
+from speechverse.training.arguments import parse_run_config
 
 
-def accuracy(truths: list, answers: list) -> float:
-    """Share of answers that are exactly the truth, 0 to 1."""
-    return sum(truth == answer for truth, answer in zip(truths, answers, strict=True)) / len(truths)
+SETTINGS_NAME = "settings.json"  # of an unfinished run
+logger = logging.getLogger(__name__)
 
 
-def unweighted_average_recall(truths: list, answers: list) -> float:
-    """Macro-averaged recall over the classes that occur, 0 to 1; every list of keywords or slots is one of its own."""
-    classes = [json.dumps(truth) for truth in truths]
-    totals = Counter(classes)
-    right = Counter(c for c, truth, answer in zip(classes, truths, answers, strict=True) if truth == answer)
-    return sum(right[label] / total for label, total in totals.items()) / len(totals)
+def find_suite(options: argparse.Namespace) -> Suite:
+    """The suite, or the questions of the configuration, that the command line names, with the rows that it chooses."""
+    if options.suite:
+        suite = load_suite(options.suite)
+    else:
+        suite = suite_of_config(parse_run_config([options.config]), Path(options.config).stem)
+    if options.rows:
+        known = [row.id for row in suite.rows]
+        if unknown := [name for name in options.rows if name not in known]:
+            raise ValueError(f"{suite.name} has no row {unknown[0]!r}; it has {', '.join(known)}.")
+        suite.rows[:] = [row for row in suite.rows if row.id in options.rows]
+    return suite
 
 
-def ask(answerer, samples: list[Sample], batch_size: int) -> list[str]:
-    """What is answered to every sample's first wording, in their order; recordings of like length share a batch."""
-    order = sorted(range(len(samples)), key=lambda index: audio_size(samples[index].audio))
-    inputs = (
-        {"audio": open_audio(samples[index].audio), "instruction": samples[index].instruction()} for index in order
-    )
-    answers = [None] * len(samples)
-    outputs = answerer(inputs, batch_size=batch_size)
-    for index, output in zip(order, tqdm(outputs, total=len(samples), unit="clip"), strict=True):
-        answers[index] = output["text"]
-    return answers
+def spread(row: LoadedRow, limit: int | None) -> LoadedRow:
+    """At most `limit` samples of a row, from all over it."""
+    count = len(row.samples)
+    if limit is not None and count > limit:
+        row.samples[:] = [row.samples[index * count // limit] for index in range(limit)]
+    return row
 
 
-def by_view(samples: list[Sample]) -> list[list[Sample]]:
-    """The samples of each view or task of a source, to be scored apart."""
-    groups: dict[str | None, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.name, []).append(sample)
-    return list(groups.values())
+def resume_or_start(folder: Path, settings: dict, overwrite: bool) -> bool:
+    """Makes the folder ready; tells whether there is anything left to ask.
 
-
-def read(sample: Sample, text: str, tasks: TaskBank) -> tuple:
-    """A sample's target and the text that a model wrote, both as typed answers where its task can read the target.
-
-    It cannot where the sample's instruction lists classes of its own; the texts themselves are then the answers.
+    Raises:
+        ValueError: if it holds the answers of another evaluation.
     """
-    joint = sample.joint if isinstance(sample, JointSample) else None
-    if joint or sample.task in tasks:
-        task, labels = joint or tasks[sample.task], sample.labels or None
-        truth, unread = task.parse(sample.target, labels)
-        if truth is not None and not unread:
-            return truth, task.parse(text, labels).answer
-    return sample.target.strip(), text.strip()
+    folder.mkdir(parents=True, exist_ok=True)
+    file, results = folder / SETTINGS_NAME, folder / RESULTS_NAME
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if overwrite:
+        known = None
+        remove_parts(folder)
+        results.unlink(missing_ok=True)
+    if known is not None and known != settings:
+        differing = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
+        raise ValueError(
+            f"{folder} holds the answers of an evaluation with another {', '.join(differing)}: give another --out, or "
+            "--overwrite."
+        )
+    if known is not None and results.is_file():
+        return False
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return True
 
 
-def describe_hardware(device: torch.device) -> str:
-    """The machine, for whoever reads the figures."""
-    cores = f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    return f"{torch.cuda.get_device_name(device)}, {cores}" if device.type == "cuda" else cores
+def describe_rows(rows: list[LoadedRow]) -> str:
+    """A digest of what is asked: of every row and of its samples."""
+    digest = hashlib.sha256()
+    for row in rows:
+        samples = [(sample.key, row.instruction(sample), sample.target) for sample in row.samples]
+        digest.update(json.dumps([str(row.row), samples]).encode())
+    return digest.hexdigest()[:16]
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="checkpoint folder or Hub id")
+    parser.add_argument("--system", default="speechverse", choices=SYSTEMS, help="who answers (default: speechverse)")
+    parser.add_argument("--asr", help="speech recogniser of a cascade or of keyword_search: a folder or a Hub id")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--suite", help="name of a shipped suite, or a YAML file like theirs")
+    asked.add_argument("--config", help="YAML file with test_data or eval_data, as training takes it")
+    parser.add_argument("--rows", nargs="+", help="ids of the rows to ask (default: all)")
+    parser.add_argument("--limit", type=int, help="ask about so many samples of each row, from all over it")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--out", type=Path, help="where results go (default: evaluation/SUITE in the model's folder)")
+    parser.add_argument("--overwrite", action="store_true", help="ask anew what --out has answers to")
+    options = parser.parse_args()
+    for name in ("limit", "batch_size"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(options, name)}; it is at least 1.")
+    return options
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """All of it; see the module.
+
+    Raises:
+        FileNotFoundError, ImportError, OSError, ValueError: if something asked for is not there or wrong; nothing has been
+            asked then.
+    """
+    state = PartialState()
+    suite = find_suite(options)
+    system = make_system(options.system, model=options.model, asr=options.asr)
+    if options.out is None and not (options.model and Path(options.model).is_dir()):
+        raise ValueError(f"{options.model} is no folder: say by --out where the results go.")
+    folder = options.out or Path(options.model) / "evaluation" / suite.name
+    bank = system.tasks(suite.tasks)
+    rows = [spread(row, options.limit) for row in load_rows(suite, bank, system.processor)]
+    reasons = {row.row.id: system.why_not(row) for row in rows}
+    not_asked = [{"row": row, "reason": reason} for row, reason in reasons.items() if reason is not None]
+    rows = [row for row in rows if reasons[row.row.id] is None]
+    if not rows:
+        raise ValueError(f"{system.kind} cannot answer any row of {suite.name}; the first: {not_asked[0]['reason']}")
+    settings = {
+        "suite": suite.name,
+        "questions": describe_rows(rows),
+        "system": system.describe(),
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+    }
+    with state.main_process_first():
+        unfinished = resume_or_start(folder, settings, options.overwrite and state.is_main_process)
+    if not unfinished:
+        if state.is_main_process:
+            print_results(json.loads((folder / RESULTS_NAME).read_text(encoding="utf-8"))["results"])
+            print(f"{folder} holds these results already; --overwrite asks anew.")
+        return
+    set_seed(options.seed)
+    start = time.perf_counter()
+    system.load(state.device)
+    batches = plan_batches(rows, options.batch_size)
+    ask(system, batches, bank, folder)
+    if not state.is_main_process:
+        return
+    lines = collect(batches, folder)
+    results = []
+    for row in rows:
+        results += score_row(row, [line for line in lines if line["row"] == row.row.id], bank, options.seed)
+    write_samples(folder, lines)
+    how = {"processes": state.num_processes, "seconds": round(time.perf_counter() - start, 1)}
+    how |= {"hardware": describe_hardware(state.device), "seed": options.seed, "batch_size": options.batch_size}
+    report = make_report(suite, {"kind": system.kind, **system.describe()}, results, not_asked, how)
+    (folder / RESULTS_NAME).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    remove_parts(folder)
+    print_results(results)
+    for row in not_asked:
+        print(f"{row['row']:28} not asked: {row['reason']}")
+    print(f"{folder / RESULTS_NAME}")
+    if system.kind == "speechverse" and Path(options.model).is_dir():
+        refresh_card(Path(options.model))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="checkpoint folder or Hub id")
-    parser.add_argument("--config", required=True, help="YAML file with test_data or eval_data, as training takes it")
-    parser.add_argument("--out", type=Path, help="where results go (default: the model's folder)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    options = parser.parse_args()
-
-    if options.out is None and not Path(options.model).is_dir():
-        raise SystemExit(f"{options.model} is no folder: say by --out where the results go.")
-    out = options.out or Path(options.model)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = parse_options()
     try:
-        config = parse_run_config([options.config])
-        sources = config.test_data or config.eval_data
-        if not sources:
-            raise ValueError(f"{options.config} has neither test_data nor eval_data: there is nothing to ask.")
-        answerer = pipeline("speech-instruction", model=options.model)
-        processor = answerer.processor
-        tasks = all_tasks(processor.tasks, config.tasks)
-        # Only what cannot be asked is left out: long answers and silence are part of the test.
-        rules = FilterRules(processor, max_audio_tokens=None, max_label_tokens=None, silence=None)
-        data = []
-        for source in sources:
-            samples, rejected = load_source(source, tasks)
-            usable, unusable = filter_samples(samples, rules)
-            data += [(source, group, rejected + unusable) for group in by_view(usable)]
+        evaluate(options)
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    out.mkdir(parents=True, exist_ok=True)
-    results = []
-    with (out / "answers.jsonl").open("w", encoding="utf-8") as lines:
-        for source, samples, skipped in data:
-            texts = ask(answerer, samples, options.batch_size)
-            pairs = [read(sample, text, tasks) for sample, text in zip(samples, texts, strict=True)]
-            truths, answers = zip(*pairs, strict=True)
-            row = {
-                "instruction": samples[0].instruction(),
-                "task": samples[0].task,
-                "view": samples[0].view,
-                "samples": len(samples),
-                "skipped": skipped,
-                "accuracy": accuracy(truths, answers),
-            }
-            if isinstance(samples[0], JointSample):
-                row["accuracies"] = {
-                    task: accuracy([truth[task] for truth in truths], [(answer or {}).get(task) for answer in answers])
-                    for task in samples[0].tasks
-                }
-            if all(isinstance(truth, str) for truth in truths):  # lists of keywords or slots are no classes
-                row["uar"] = unweighted_average_recall(truths, answers)
-            results.append(row | {"source": dataclasses.asdict(source)})
-            left_out = f", {len(skipped)} left out" if skipped else ""
-            recall = f"   UAR {row['uar']:6.1%}" if "uar" in row else ""
-            print(
-                f"{row['instruction']:40} {row['samples']:5} clips{left_out}   accuracy {row['accuracy']:6.1%}{recall}"
-            )
-            for sample, (truth, answer) in zip(samples, pairs, strict=True):
-                line = {
-                    "audio": Path(audio_name(sample.audio)).name,
-                    "instruction": sample.instruction(),
-                    "truth": truth,
-                    "answer": answer,
-                }
-                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-    report = {
-        "results": results,
-        "fingerprint": fingerprint(Path(cached_file(options.model, CONFIG_NAME)).parent),
-        "date": datetime.date.today().isoformat(),
-        "command": ["python", "evaluation/run.py", *sys.argv[1:]],
-        "hardware": describe_hardware(answerer.device),
-        "versions": {module.__name__: module.__version__ for module in (speechverse, transformers, torch)},
-    }
-    (out / "results.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

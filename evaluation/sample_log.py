@@ -1,0 +1,84 @@
+"""Every answer of an evaluation, a line each: written as they come, so that a run that was killed goes on where it was."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+SAMPLES_NAME = "samples.jsonl"
+_PART = "samples.part-{rank}.jsonl"
+
+
+class SampleLog:
+    """The lines of one rank, appended a batch at a time.
+
+    A batch is there whole or not at all: of a batch that was being written when the run was killed nothing is kept.
+
+    Args:
+        folder (`Path`): where results go.
+        rank (`int`, *optional*, defaults to 0): of this process.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0):
+        self.file = Path(folder) / _PART.format(rank=rank)
+
+    def append(self, batch: str, lines: list[dict]) -> None:
+        """Writes the lines of a batch, and that they are all of it, to the disk."""
+        texts = [json.dumps({"batch": batch, "line": line}, ensure_ascii=False) for line in lines]
+        texts.append(json.dumps({"batch": batch, "lines": len(lines)}))
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(f"{text}\n" for text in texts))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def read_parts(folder: Path) -> dict[str, list[dict]]:
+    """The whole batches that all ranks of this run and of those before have written: name -> lines."""
+    batches = {}
+    for file in sorted(Path(folder).glob(_PART.format(rank="*"))):
+        pending: list[dict] = []
+        for entry in _entries(file):
+            if "line" in entry:
+                pending = [one for one in pending if one["batch"] == entry["batch"]] + [entry]
+            elif len(pending) >= entry["lines"]:
+                batches[entry["batch"]] = [one["line"] for one in pending[len(pending) - entry["lines"] :]]
+                pending = []
+    return batches
+
+
+def _entries(file: Path) -> Iterator[dict]:
+    """The lines that are whole JSON: the last one of a killed run may not be, and another run's follow it."""
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        for text in stream:
+            try:
+                yield json.loads(text)
+            except json.JSONDecodeError:
+                continue
+
+
+def remove_parts(folder: Path) -> None:
+    """Forgets what an unfinished run has answered."""
+    for file in Path(folder).glob(_PART.format(rank="*")):
+        file.unlink()
+
+
+def write_samples(folder: Path, lines: list[dict]) -> None:
+    """Writes `samples.jsonl`, whole."""
+    file = Path(folder) / SAMPLES_NAME
+    part = file.with_suffix(".new")
+    part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    part.replace(file)
+
+
+def read_samples(folder: Path) -> list[dict]:
+    """The lines of `samples.jsonl`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    file = Path(folder) / SAMPLES_NAME
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no {file}: evaluation/run.py writes it.")
+    with file.open(encoding="utf-8") as stream:  # splitlines() would also end a line at a text's U+2028
+        return [json.loads(text) for text in stream]

@@ -1,0 +1,292 @@
+"""Suites: the rows of a table, each a corpus x task x prompts x decoding x metric, with a paper's figures beside them."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from ..processing.tasks_speechverse import TaskBank
+from ..training.arguments import all_tasks
+from ..training.data.corpus import load_corpus
+from ..training.data.filters import FilterRules, filter_samples
+from ..training.data.manifest import ManifestSource, expand_variables
+from ..training.data.run_sources import CorpusSource, load_source, parse_source
+from ..training.data.sample import JointSample, Sample
+from ..training.data.strict import NumberLoader, build
+from .corpus_metric import load_metric
+from .criteria import parse_criteria
+
+
+SUITES_FOLDER = Path(__file__).with_name("suites")
+DECODING = ("free", "constrained", "scored")
+PASS_RATE = "pass_rate"  # of rows with criteria
+DEFAULT_METRIC = "accuracy"  # of what no task knows
+
+
+@dataclass(frozen=True)
+class SuiteRow:
+    """One question put to a test set.
+
+    Args:
+        id (`str`): unique in its suite.
+        data (`dict`): where the recordings and their answers are from: an entry as in a configuration's `test_data`, of one
+            view of a corpus (or several to be asked together, `joint`), or a manifest.
+        name (`str`, *optional*): how reports call it; by default its id.
+        prompt (`int`, *optional*, defaults to 0): which of the wordings, counted from 0; `data.prompts` says of which.
+        instruction (`str`, *optional*): words of its own in place of the task's; the answer is then free.
+        decoding (`str`, *optional*, defaults to `"constrained"`): `constrained` holds the answer to its task's form where it
+            has one, `free` does not, `scored` takes the likeliest label.
+        describe (`bool`, *optional*, defaults to `False`): whether classes are listed with their descriptions.
+        hints (`list[str]`, *optional*): words that the answer may hold.
+        metric (`str`, `list[str]` or `dict`, *optional*): one metric or several; of a joint row by task id. By default the
+            tasks' own.
+        passes (`dict`, *optional*): what a free answer has to be like, see [`criteria`]; in place of a metric.
+        paper (`dict`, *optional*): figures of the paper to stand beside, by system, as printed; of a joint row by task id.
+    """
+
+    id: str
+    data: dict
+    name: str | None = None
+    prompt: int = 0
+    instruction: str | None = None
+    decoding: str = "constrained"
+    describe: bool = False
+    hints: list[str] | None = None
+    metric: str | list[str] | dict[str, str] | None = None
+    passes: dict | None = None
+    paper: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.decoding not in DECODING:
+            raise ValueError(f"key decoding is {self.decoding!r}; it is one of {', '.join(DECODING)}.")
+        if self.prompt < 0:
+            raise ValueError(f"key prompt is {self.prompt}; it is the number of a wording, at least 0.")
+        if self.passes is not None:
+            if self.metric is not None or self.instruction is None:
+                raise ValueError("key passes is for a row with an instruction of its own, and in place of a metric.")
+            parse_criteria(self.passes)
+        for metric in self._named_metrics():
+            load_metric(metric)
+
+    def _named_metrics(self) -> Iterable[str]:
+        if isinstance(self.metric, dict):
+            return self.metric.values()
+        return [self.metric] if isinstance(self.metric, str) else self.metric or []
+
+    @property
+    def source(self) -> ManifestSource | CorpusSource:
+        """Where its recordings are from.
+
+        Raises:
+            FileNotFoundError: if there is no such corpus.
+            ValueError: if the entry has a mistake.
+        """
+        return parse_source(self.data, "data")
+
+    def scored_by(self, sample: Sample, bank: TaskBank) -> list[tuple[str | None, str]]:
+        """What is scored of an answer, and by what: pairs of a task's id (`None`: the whole answer) and a metric's name.
+
+        Args:
+            sample ([`Sample`]): one of the row's.
+            bank ([`TaskBank`]): the tasks, with their metrics.
+
+        Raises:
+            ValueError: if no metric is known for it.
+        """
+        if self.passes is not None:
+            return [(None, PASS_RATE)]
+        if isinstance(sample, JointSample):
+            metrics = self.metric or {task: bank[task].metric or DEFAULT_METRIC for task in sample.tasks}
+            if not isinstance(metrics, dict) or (unknown := metrics.keys() - set(sample.tasks)):
+                named = "" if not isinstance(metrics, dict) else f", not of {', '.join(sorted(unknown))}"
+                raise ValueError(
+                    f"row {self.id}: key metric is a mapping of the tasks {', '.join(sample.tasks)} to metrics{named}."
+                )
+            return list(metrics.items())
+        if isinstance(self.metric, dict):
+            raise ValueError(f"row {self.id}: key metric is a mapping, which is for tasks that are asked together.")
+        if self.metric is not None:
+            return [(None, metric) for metric in self._named_metrics()]
+        metric = bank[sample.task].metric if sample.task in bank else DEFAULT_METRIC
+        if metric is None:
+            raise ValueError(f"row {self.id}: task {sample.task} has no metric of its own: give metric, or passes.")
+        return [(None, metric)]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The rows of a table.
+
+    Args:
+        name (`str`): of its file.
+        title (`str`): what it shows.
+        rows (`list[SuiteRow]`): what is asked.
+        source (`str`, *optional*): where the figures beside them are from.
+        task_files (`list[str]`, *optional*): YAML files with tasks of one's own.
+    """
+
+    name: str
+    title: str
+    rows: list[SuiteRow]
+    source: str | None = None
+    task_files: list[str] = field(default_factory=list)
+
+    @property
+    def tasks(self) -> TaskBank:
+        """The tasks of its files, and the shipped ones."""
+        return all_tasks(TaskBank.from_yaml(*map(expand_variables, self.task_files)))
+
+
+@dataclass(frozen=True)
+class LoadedRow:
+    """A row with its samples.
+
+    Args:
+        row ([`SuiteRow`]): the row.
+        samples (`list[Sample]`): what is asked about, all of one view; never empty.
+        skipped (`list[dict]`): what could not be asked about, and why.
+        scored (`list[tuple[str | None, str]]`): see [`~SuiteRow.scored_by`].
+    """
+
+    row: SuiteRow
+    samples: list[Sample]
+    skipped: list[dict]
+    scored: list[tuple[str | None, str]]
+
+    def instruction(self, sample: Sample) -> str:
+        """The words in which a sample is asked about."""
+        if self.row.instruction is not None:
+            return self.row.instruction
+        if isinstance(sample, JointSample):
+            parts = [part.instruction(self._wording(part), self.row.describe) for part in sample.parts]
+            return sample.joint.instruction(parts)
+        return sample.instruction(self._wording(sample), self.row.describe)
+
+    def prompt(self, sample: Sample) -> str | list[str]:
+        """The wordings of an instruction, not filled in: of a joint sample one for each task."""
+        if isinstance(sample, JointSample):
+            return [self._wording(part) for part in sample.parts]
+        return self._wording(sample)
+
+    def _wording(self, sample: Sample) -> str:
+        return sample.instructions[self.row.prompt]
+
+
+def shipped_suites() -> list[str]:
+    """Names of the suites in this package."""
+    return sorted(file.stem for file in SUITES_FOLDER.glob("*.yaml"))
+
+
+def load_suite(name: str | Path) -> Suite:
+    """Reads a suite.
+
+    Args:
+        name (`str` or `Path`): of a shipped one, such as `mini_table2_slu`, or the path of a YAML file like theirs.
+
+    Raises:
+        FileNotFoundError: if there is none; the message names the shipped ones.
+        ValueError: if it has a mistake.
+    """
+    file = Path(name)
+    if not file.is_file():
+        file = SUITES_FOLDER / f"{file.name.removesuffix('.yaml')}.yaml"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no suite {name}; there are {', '.join(shipped_suites())}, and files like them."
+        )
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), NumberLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} holds {type(values).__name__}; a suite is a mapping with title and rows.")
+    # A key that begins with a dot holds what several rows share by YAML's anchors.
+    values = {key: value for key, value in values.items() if not str(key).startswith(".")}
+    if not isinstance(values.get("rows"), list) or not values["rows"]:
+        raise ValueError(f"{file}: key rows is {values.get('rows')!r}; it is a list of rows.")
+    rows = [build(SuiteRow, entry, f"{file}, rows[{index}]") for index, entry in enumerate(values.pop("rows"))]
+    suite = build(Suite, values | {"name": file.stem, "rows": rows}, str(file))
+    seen = set()
+    for index, row in enumerate(suite.rows):
+        place = f"{file}, rows[{index}]"
+        if row.id in seen:
+            raise ValueError(f"{place}: key id is {row.id!r}, as in a row before it.")
+        seen.add(row.id)
+        parse_source(row.data, f"{place}, data")
+    return suite
+
+
+def suite_of_config(config, name: str) -> Suite:
+    """The questions of a training configuration's `test_data`, or of its `eval_data` where it has none.
+
+    Args:
+        config ([`RunConfig`]): the configuration.
+        name (`str`): what to call the suite.
+
+    Raises:
+        ValueError: if it has neither.
+    """
+    sources = config.test_data or config.eval_data
+    if not sources:
+        raise ValueError(f"{name} has neither test_data nor eval_data: there is nothing to ask.")
+    rows = [row for source in sources for row in _rows_of(source)]
+    counts: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        counts[row.id] = counts.get(row.id, 0) + 1
+        if counts[row.id] > 1:
+            rows[index] = dataclasses.replace(row, id=f"{row.id} {counts[row.id]}")
+    return Suite(name, f"What {name} tests", rows)
+
+
+def _rows_of(source: ManifestSource | CorpusSource) -> list[SuiteRow]:
+    """A row for each view of a corpus, and each of its joint ones; one for a manifest, whose tasks are not known yet."""
+    data = {key: value for key, value in dataclasses.asdict(source).items() if value is not None}
+    if isinstance(source, ManifestSource):
+        return [SuiteRow(source.name, data)]
+    views, joint = load_corpus(source.corpus).views, data.pop("joint", [])
+    tasks = [name for name, view in views.items() if view.default] if source.tasks is None else source.tasks
+    rows = [SuiteRow(f"{source.name}/{task}", data | {"tasks": [task]}) for task in tasks]
+    return rows + [
+        SuiteRow(f"{source.name}/{'+'.join(several)}", data | {"tasks": [], "joint": [several]}) for several in joint
+    ]
+
+
+def load_rows(suite: Suite, bank: TaskBank, processor=None) -> list[LoadedRow]:
+    """Reads the samples of every row. A row with several views or tasks becomes one row for each.
+
+    Args:
+        suite ([`Suite`]): what is asked.
+        bank ([`TaskBank`]): the tasks, the model's own first.
+        processor ([`SpeechVerseProcessor`], *optional*): of a model that cannot take every recording.
+
+    Raises:
+        FileNotFoundError: if a corpus or a manifest is not there.
+        ImportError: if a package that a corpus needs is not installed.
+        ValueError: if nothing is left of a row, or it asks for something that there is not.
+    """
+    # Only what cannot be asked is left out: long answers and silence are part of a test.
+    rules = FilterRules(processor, max_audio_tokens=None, max_label_tokens=None, silence=None)
+    loaded = []
+    for row in suite.rows:
+        samples, rejected = load_source(row.source, bank)
+        samples, unusable = filter_samples(samples, rules)
+        views: dict[str | None, list[Sample]] = {}
+        for sample in samples:
+            views.setdefault(sample.name, []).append(sample)
+        for view, group in views.items():
+            one = row if len(views) == 1 else dataclasses.replace(row, id=f"{row.id}/{view}")
+            skipped = [left for left in rejected + unusable if len(views) == 1 or left["task"] == group[0].task]
+            _refuse_missing_wording(one, group[0])
+            loaded.append(LoadedRow(one, group, skipped, one.scored_by(group[0], bank)))
+    return loaded
+
+
+def _refuse_missing_wording(row: SuiteRow, sample: Sample) -> None:
+    parts = sample.parts if isinstance(sample, JointSample) else [sample]
+    for part in parts if row.instruction is None else []:
+        if row.prompt >= len(part.instructions):
+            raise ValueError(
+                f"row {row.id}: key prompt is {row.prompt}; {part.name} has {len(part.instructions)} wordings, from 0."
+            )
