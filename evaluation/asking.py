@@ -109,11 +109,11 @@ def describe_answer(row: LoadedRow, index: int, answer: dict, bank: TaskBank) ->
 def read_answer(row: LoadedRow, sample: Sample, answer: dict, bank: TaskBank) -> tuple[object, dict]:
     """What would have been right, and `answer`, what was answered, both as the sample's task has them.
 
-    Of a row with criteria they are `pass`, and `pass` or `fail`; `criteria` then says of each whether it is met.
+    Of a row with criteria they are `pass`, and `pass` or `fail`; `failed` then names those that are not met.
     """
     if row.row.passes is not None:
-        met = {name: holds(answer["text"], sample) for name, holds in parse_criteria(row.row.passes).items()}
-        return PASS, {"answer": PASS if all(met.values()) else FAIL, "criteria": met}
+        failed = parse_criteria(row.row.passes).failed(answer["text"], sample)
+        return PASS, {"answer": FAIL if failed else PASS, "failed": failed}
     if isinstance(sample, JointSample):
         return sample.answer, {"answer": answer["answer"]}
     if sample.task in bank:

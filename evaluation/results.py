@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 
 from ..processing.tasks_speechverse import TaskBank
-from .corpus_metric import CorpusMetric, load_metric
+from .corpus_metric import CorpusMetric
 from .intervals import bootstrap
 from .suite import LoadedRow
 
@@ -32,7 +32,7 @@ def score_row(row: LoadedRow, lines: list[dict], bank: TaskBank, seed: int) -> l
     for line in lines:
         line["scores"] = {}
     for task, name in row.scored:
-        metric = load_metric(name)
+        metric = row.row.load_metric(name)
         statistics = metric.statistics(
             [_part(line["answer"], task) for line in lines], [_part(line["reference"], task) for line in lines]
         )
@@ -53,6 +53,7 @@ def score_row(row: LoadedRow, lines: list[dict], bank: TaskBank, seed: int) -> l
                 "decoding": _decoding(row, bank),
                 "describe": row.row.describe,
                 "scored": task or sample.task,
+                "language": row.row.language,
                 **_facts(metric),
                 "value": interval.value,
                 "low": interval.low,

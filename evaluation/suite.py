@@ -15,7 +15,7 @@ from ..training.data.manifest import ManifestSource, expand_variables
 from ..training.data.run_sources import CorpusSource, load_source, parse_source
 from ..training.data.sample import JointSample, Sample
 from ..training.data.strict import NumberLoader, build
-from .corpus_metric import load_metric
+from .corpus_metric import CorpusMetric, load_metric
 from .criteria import parse_criteria
 
 
@@ -42,6 +42,8 @@ class SuiteRow:
         hints (`list[str]`, *optional*): words that the answer may hold.
         metric (`str`, `list[str]` or `dict`, *optional*): one metric or several; of a joint row by task id. By default the
             tasks' own.
+        language (`str`, *optional*): two-letter code of the language of the answers, by which a word error rate normalises
+            them; by default English.
         passes (`dict`, *optional*): what a free answer has to be like, see [`criteria`]; in place of a metric.
         paper (`dict`, *optional*): figures of the paper to stand beside, by system, as printed; of a joint row by task id.
     """
@@ -55,6 +57,7 @@ class SuiteRow:
     describe: bool = False
     hints: list[str] | None = None
     metric: str | list[str] | dict[str, str] | None = None
+    language: str | None = None
     passes: dict | None = None
     paper: dict = field(default_factory=dict)
 
@@ -68,12 +71,16 @@ class SuiteRow:
                 raise ValueError("key passes is for a row with an instruction of its own, and in place of a metric.")
             parse_criteria(self.passes)
         for metric in self._named_metrics():
-            load_metric(metric)
+            self.load_metric(metric)
 
     def _named_metrics(self) -> Iterable[str]:
         if isinstance(self.metric, dict):
             return self.metric.values()
         return [self.metric] if isinstance(self.metric, str) else self.metric or []
+
+    def load_metric(self, name: str) -> CorpusMetric:
+        """A metric, told what the row says of it."""
+        return load_metric(name, **({"language": self.language} if self.language and name == "wer" else {}))
 
     @property
     def source(self) -> ManifestSource | CorpusSource:
@@ -272,15 +279,34 @@ def load_rows(suite: Suite, bank: TaskBank, processor=None) -> list[LoadedRow]:
     for row in suite.rows:
         samples, rejected = load_source(row.source, bank)
         samples, unusable = filter_samples(samples, rules)
+        samples, unjudged = _judgeable(row, samples)
         views: dict[str | None, list[Sample]] = {}
         for sample in samples:
             views.setdefault(sample.name, []).append(sample)
         for view, group in views.items():
             one = row if len(views) == 1 else dataclasses.replace(row, id=f"{row.id}/{view}")
-            skipped = [left for left in rejected + unusable if len(views) == 1 or left["task"] == group[0].task]
+            skipped = [
+                left for left in rejected + unusable + unjudged if len(views) == 1 or left["task"] == group[0].task
+            ]
             _refuse_missing_wording(one, group[0])
             loaded.append(LoadedRow(one, group, skipped, one.scored_by(group[0], bank)))
     return loaded
+
+
+def _judgeable(row: SuiteRow, samples: list[Sample]) -> tuple[list[Sample], list[dict]]:
+    """The samples that a row's criteria can be applied to, and the others, as a report lists them."""
+    if row.passes is None:
+        return samples, []
+    criteria = parse_criteria(row.passes)
+    lacking = [criteria.lacks(sample) for sample in samples]
+    kept = [sample for sample, lack in zip(samples, lacking, strict=True) if lack is None]
+    if not kept:
+        raise ValueError(f"row {row.id}: no sample can be judged; the first: {lacking[0]}.")
+    return kept, [
+        {"audio": sample.key, "reason": f"cannot be judged: {lack}", "task": sample.task}
+        for sample, lack in zip(samples, lacking, strict=True)
+        if lack is not None
+    ]
 
 
 def _refuse_missing_wording(row: SuiteRow, sample: Sample) -> None:
