@@ -68,7 +68,7 @@ class AdapterCheckpointMixin:
         if key.startswith("audio_tower."):
             fixed = self.audio_family.fixed_parameters
             return not self.config.freeze_audio_tower and not key.startswith(tuple(f"audio_tower.{f}" for f in fixed))
-        return key.startswith("multi_modal_projector.")
+        return self.config.input_modality == "audio" and key.startswith("multi_modal_projector.")
 
     def _adapter_state_dict(self, state_dict: dict | None = None) -> dict[str, torch.Tensor]:
         """The active adapter's tensors under the names they have on disk."""
@@ -411,7 +411,7 @@ class AdapterCheckpointMixin:
             raise ValueError(
                 "An adapter that comes with a trained encoder of its own cannot share one: use from_pretrained."
             )
-        for field in ("projector_kernel_sizes", "projector_strides", "layer_mix"):
+        for field in ("projector_kernel_sizes", "projector_strides", "layer_mix", "input_modality"):
             ours, theirs = getattr(self.config, field), getattr(config, field)
             if ours != theirs:
                 raise ValueError(f"{pretrained_model_name_or_path} has {field}={theirs}, this model {ours}.")

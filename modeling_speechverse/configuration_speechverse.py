@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 
 LAYER_MIXES = ("last", "learned")
+INPUT_MODALITIES = ("audio", "text")
 
 # Version of what `save_pretrained` writes. It goes up when a checkpoint can no longer be read by older code.
 FORMAT_VERSION = 1
@@ -74,6 +75,9 @@ class SpeechVerseConfig(PreTrainedConfig):
             matrix: its own embedding is never looked up.
         freeze_audio_tower (`bool`, *optional*, defaults to `True`):
             `False` trains the encoder as well (one comparison in Table 4 of the paper).
+        input_modality (`str`, *optional*, defaults to `"audio"`):
+            What was learned from. `"text"`: transcripts in place of recordings, as the paper's cascades need it; the
+            projector then has learned nothing, is in no checkpoint, and recordings are refused.
         standalone (`bool`, *optional*, defaults to `False`):
             Written by `save_pretrained`: whether the checkpoint holds the frozen bases too.
         format_version (`int`, *optional*, defaults to 1):
@@ -99,6 +103,7 @@ class SpeechVerseConfig(PreTrainedConfig):
         lora_config=None,
         audio_token_id=None,
         freeze_audio_tower=True,
+        input_modality="audio",
         standalone=False,
         format_version=1,  # not FORMAT_VERSION: checkpoints without a number are of the first format for ever
         **kwargs,
@@ -125,9 +130,11 @@ class SpeechVerseConfig(PreTrainedConfig):
         self.lora_config = lora_config
         self.audio_token_id = audio_token_id
         self.freeze_audio_tower = freeze_audio_tower
+        self.input_modality = input_modality
         self.standalone = standalone
         self.format_version = FORMAT_VERSION
         self._validate_projector()
+        self._validate_input_modality()
         kwargs.pop("auto_map", None)
         if not _IS_REMOTE_CODE:  # `pipeline` would ask to trust the checkpoint's code although the package is there
             kwargs.pop("custom_pipelines", None)
@@ -176,6 +183,16 @@ class SpeechVerseConfig(PreTrainedConfig):
             )
         if strides is not None and any(not isinstance(stride, int) or stride < 1 for stride in strides):
             raise ValueError(f"projector_strides is {strides}; every stride must be a whole number of at least 1.")
+
+    def _validate_input_modality(self):
+        if self.input_modality not in INPUT_MODALITIES:
+            raise ValueError(
+                f"input_modality is {self.input_modality!r}; it must be one of {', '.join(INPUT_MODALITIES)}."
+            )
+        if self.input_modality == "text" and not self.freeze_audio_tower:
+            raise ValueError(
+                "input_modality: text leaves the encoder nothing to learn from: leave freeze_audio_tower true."
+            )
 
 
 __all__ = ["SpeechVerseConfig"]

@@ -213,6 +213,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
         projector_kernel_sizes: list[int] | None = None,
         projector_strides: list[int] | None = None,
         freeze_audio_tower: bool = True,
+        input_modality: str = "audio",
         audio_revision: str | None = None,
         text_revision: str | None = None,
         **kwargs,
@@ -228,7 +229,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             lora_dropout (`float`, *optional*, defaults to 0): dropout before LoRA's A.
             lora_target_modules (`list[str]`, *optional*): by default the query and value projections of every
                 attention, as peft knows them for the LLM.
-            projector_kernel_sizes, projector_strides, freeze_audio_tower: see [`SpeechVerseConfig`].
+            projector_kernel_sizes, projector_strides, freeze_audio_tower, input_modality: see [`SpeechVerseConfig`].
             audio_revision, text_revision (`str`, *optional*): Hub revisions.
             **kwargs: `dtype`, `device_map`, `max_memory`, `offload_folder`, `quantization_config` (of the LLM),
                 `attn_implementation`, and the Hub's `cache_dir`, `force_download`, `local_files_only`, `token`.
@@ -260,6 +261,7 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             lora_config=lora_config,
             audio_token_id=free_token_id(AutoTokenizer.from_pretrained(text_folder)),
             freeze_audio_tower=freeze_audio_tower,
+            input_modality=input_modality,
         )
         return cls._from_bases(config, audio_folder, text_folder, **kwargs)
 
@@ -339,8 +341,13 @@ class SpeechVerseModel(AdapterCheckpointMixin, SpeechVersePreTrainedModel):
             **kwargs: for the encoder: `output_hidden_states`, `output_attentions`.
 
         Raises:
-            ValueError: if there is no audio, or not in the form that this encoder takes.
+            ValueError: if there is no audio, or not in the form that this encoder takes, or the model learned from text alone.
         """
+        if self.config.input_modality == "text":
+            raise ValueError(
+                "This model learned from transcripts alone (input_modality: text): its projector knows nothing of "
+                "recordings. evaluation/run.py asks it by --system text or --system cascade."
+            )
         if audio_hidden_states is not None:
             encoded = BaseModelOutputWithPooling(last_hidden_state=audio_hidden_states)
             lengths = _row_lengths(audio_hidden_states.shape[1], audio_hidden_states, audio_hidden_states_mask)

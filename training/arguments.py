@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import constants
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..modeling_speechverse.configuration_speechverse import INPUT_MODALITIES
 from ..processing.tasks_speechverse import TaskBank
 from .curriculum import Plateau, Stage
 from .data.manifest import ManifestSource, expand_variables
@@ -53,6 +54,8 @@ class ModelArguments:
         projector_kernel_sizes, projector_strides (`list[int]`, *optional*): of the downsampler's blocks.
         audio_revision, text_revision (`str`, *optional*): branch, tag or commit of a base on the Hub.
         freeze_audio_tower (`bool`, *optional*, defaults to `True`): `False` trains the encoder too.
+        input_modality (`str`, *optional*, defaults to `"audio"`): `text` trains LoRA on transcripts in place of recordings,
+            which are not opened: the LLM of the paper's cascades. See [`~data.transcripts.ask_about_text`].
         dtype (`str`, *optional*, defaults to `"auto"`): of the frozen bases, such as `bfloat16`.
     """
 
@@ -69,12 +72,21 @@ class ModelArguments:
     audio_revision: str | None = None
     text_revision: str | None = None
     freeze_audio_tower: bool = True
+    input_modality: str = "audio"
     dtype: str = "auto"
 
     def __post_init__(self):
         for name in ("audio_base", "text_base"):
             if getattr(self, name) is None:
                 raise ValueError(f"The configuration lacks {name}: a Hub id, a folder, or a built foundation's name.")
+        if self.input_modality not in INPUT_MODALITIES:
+            raise ValueError(
+                f"key input_modality is {self.input_modality!r}; it is one of {', '.join(INPUT_MODALITIES)}."
+            )
+        if self.input_modality == "text" and not (self.lora_rank and self.freeze_audio_tower):
+            raise ValueError(
+                "input_modality: text trains LoRA and nothing else: lora_rank is above 0, freeze_audio_tower true."
+            )
 
 
 @dataclass
@@ -251,6 +263,8 @@ def parse_run_config(argv: list[str]) -> RunConfig:
         raise ValueError(REFUSED_PUSH)
     if namespace.licences not in LICENCES:
         raise ValueError(f"{file}: key licences is {namespace.licences!r}; it is one of {', '.join(LICENCES)}.")
+    if namespace.input_modality == "text" and namespace.cache_features:
+        raise ValueError(f"{file}: cache_features is about recordings, and input_modality: text opens none.")
     if not isinstance(task_files, list) or not all(isinstance(path, str) for path in task_files):
         raise ValueError(f"{file}: key task_files is {task_files!r}; it is a list of YAML files and folders of them.")
     tasks = all_tasks(TaskBank.from_yaml(*map(expand_variables, task_files)))

@@ -25,7 +25,7 @@ from speechverse.training.arguments import (
 from speechverse.training.callbacks.gradient_guard import TrainingDiverged
 from speechverse.training.checkpoint_writing import CheckpointWriteError
 from speechverse.training.curriculum import default_stages
-from speechverse.training.data.dataset import Collator, InstructionDataset
+from speechverse.training.data.dataset import Collator, InstructionDataset, TranscriptDataset
 from speechverse.training.data.feature_cache import FeatureCache
 from speechverse.training.data.filters import FilterRules
 from speechverse.training.data.inspection import FactsCache
@@ -96,7 +96,7 @@ def prepare_run(config: RunConfig) -> RunParts:
     learned_tasks = speechverse.TaskBank(task for task in config.tasks if {task.id, task.name} & used)
     processor = speechverse.SpeechVerseProcessor.for_model(model, learned_tasks)
     args = config.training_arguments()
-    rules = FilterRules(processor, config.tasks)
+    rules = FilterRules(processor, config.tasks, text_alone=config.model.input_modality == "text")
     with args.main_process_first(desc="checking recordings"):  # the other ranks then read what it has found
         cache = FactsCache(Path(args.output_dir) / CACHE_NAME)
         train_data, eval_data = train_data.check(rules, cache), eval_data.check(rules, cache)
@@ -122,19 +122,28 @@ def prepare_run(config: RunConfig) -> RunParts:
 def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
     """Everything that a mistake in the configuration can break; raises what [`prepare_run`] does."""
     model, processor, args, train_data, eval_data, features = prepare_run(config)
-    eval_samples = sorted(eval_data.usable, key=lambda one: one.seconds)  # of like length, side by side
+    is_text = config.model.input_modality == "text"
+    length = (lambda one: len(one.sample.transcript)) if is_text else (lambda one: one.seconds)
+    eval_samples = sorted(eval_data.usable, key=length)  # of like length, side by side
     datasets = train_data.mixture_datasets()
     stages = config.stages
     if stages is None:
         enough = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         tasks = [one.tasks for one in datasets if one.weight > 0 and len(one.samples) >= enough]
-        # What starts from an adapter has been through the stages before.
-        stages = default_stages([] if config.model.adapter else tasks, args.num_train_epochs, args.max_steps_given)
+        # What starts from an adapter has been through the stages before, and without a projector there is one alone.
+        tasks = [] if config.model.adapter or is_text else tasks
+        stages = default_stages(tasks, args.num_train_epochs, args.max_steps_given)
+
+    def dataset(samples):
+        if is_text:
+            return TranscriptDataset(samples, processor, args.seed)
+        return InstructionDataset(samples, processor, features, args.seed)
+
     return SpeechVerseTrainer(
         model=model,
         args=args,
-        train_dataset=InstructionDataset(train_data.usable, processor, features, args.seed),
-        eval_dataset=InstructionDataset(eval_samples, processor, features, args.seed) if eval_samples else None,
+        train_dataset=dataset(train_data.usable),
+        eval_dataset=dataset(eval_samples) if eval_samples else None,
         data_collator=Collator(processor),
         processing_class=processor,
         stages=stages,

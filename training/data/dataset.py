@@ -10,6 +10,7 @@ from .feature_cache import FeatureCache
 from .filters import CheckedSample
 from .recordings import open_audio
 from .sample import Sample
+from .transcripts import ask_about_text
 
 
 class Draw(NamedTuple):
@@ -63,13 +64,32 @@ class InstructionDataset(Dataset):
     def __getitem__(self, draw: Draw | int) -> dict:
         """What the processor's `pad` takes, and `sample_index`. A mere index is asked for as in step 0."""
         draw = draw if isinstance(draw, Draw) else Draw(draw)
-        sample, instruction = self.sample(draw.index), self.instruction(draw)
+        return self._encode(self.sample(draw.index), self.instruction(draw)) | {"sample_index": draw.index}
+
+    def _encode(self, sample: Sample, instruction: str) -> dict:
         if self.features is None:
-            example = self.processor.encode(instruction, [open_audio(sample.audio)], sample.target)
-        else:
-            hidden_states = [self.features[sample.audio]]
-            example = self.processor.encode_features(instruction, "audio_hidden_states", hidden_states, sample.target)
-        return example | {"sample_index": draw.index}
+            return self.processor.encode(instruction, [open_audio(sample.audio)], sample.target)
+        hidden_states = [self.features[sample.audio]]
+        return self.processor.encode_features(instruction, "audio_hidden_states", hidden_states, sample.target)
+
+
+class TranscriptDataset(InstructionDataset):
+    """The same samples with their transcripts in place of the recordings; see [`ask_about_text`].
+
+    Args:
+        checked, processor, seed: as in [`InstructionDataset`].
+    """
+
+    def __init__(self, checked: list[CheckedSample], processor, seed: int = 0):
+        super().__init__(checked, processor, seed=seed)
+
+    def instruction(self, draw: Draw) -> str:
+        return ask_about_text(
+            self.sample(draw.index).transcript, super().instruction(draw), self.processor.audio_token
+        )
+
+    def _encode(self, sample: Sample, instruction: str) -> dict:
+        return self.processor.encode(instruction, (), sample.target)
 
 
 class Collator:

@@ -11,6 +11,7 @@ from ...processing.tasks_speechverse import TaskBank
 from .inspection import FactsCache, RecordingFacts, inspect_recordings
 from .recordings import audio_name
 from .sample import Sample
+from .transcripts import fault_of_transcript
 
 
 # -80 dB of full scale. Digital silence decodes to 0 with every codec, with dither of one 16-bit step to less than 0.9e-4;
@@ -53,6 +54,8 @@ class FilterRules:
         keep_unwritable (`bool`, *optional*): keep an answer with characters that the LLM has no token for, which is
             learned as `<unk>`. By default it is dropped, unless `max_label_tokens` is `None`: then answers are only
             compared with.
+        text_alone (`bool`, *optional*, defaults to `False`): transcripts stand in for the recordings, which are not opened;
+            a sample has to have one.
     """
 
     processor: object = None
@@ -61,6 +64,7 @@ class FilterRules:
     max_label_tokens: int | None = MAX_LABEL_TOKENS
     silence: float | None = SILENCE
     keep_unwritable: bool | None = None
+    text_alone: bool = False
 
     def fault_of_label(self, sample: Sample, tokens: LabelTokens | None) -> str | None:
         """Why an answer cannot be learned from its instruction; `None` if it can.
@@ -71,6 +75,8 @@ class FilterRules:
         """
         if not sample.target.strip():
             return "empty label"
+        if self.text_alone and (fault := fault_of_transcript(sample, self.processor)):
+            return fault
         if self.processor is not None and (fault := _fault_of_placeholders(sample, self.processor.audio_token)):
             return fault
         if tokens is not None and self.max_label_tokens is not None and tokens.count > self.max_label_tokens:
@@ -127,7 +133,8 @@ class CheckedSample(NamedTuple):
     Args:
         sample ([`Sample`]): the sample.
         fault (`str`, *optional*): why it cannot be used, its kind before a colon; `None`: it can.
-        seconds (`float`, *optional*): of the recording, where it could be decoded.
+        seconds (`float`, *optional*): of the recording, where it could be decoded; where it was not to be, as its corpus
+            states it.
         audio_tokens, label_tokens (`int`, *optional*): projected frames of the recording, tokens of the answer; `None`
             where they were not counted.
     """
@@ -173,6 +180,11 @@ def check_samples(
     """
     label_tokens = _tokenize_labels(samples, rules.processor)
     label_faults = [rules.fault_of_label(*pair) for pair in zip(samples, label_tokens, strict=True)]
+    if rules.text_alone:
+        return [
+            CheckedSample(sample, fault, sample.duration, None, tokens and tokens.count)
+            for sample, fault, tokens in zip(samples, label_faults, label_tokens, strict=True)
+        ]
     audios = {_identity(s.audio): s.audio for s, fault in zip(samples, label_faults, strict=True) if fault is None}
     heard = dict(zip(audios, inspect_recordings(list(audios.values()), workers, cache), strict=True))
     checked = []

@@ -135,7 +135,7 @@ def _place(corpus: str | None, split: str | None) -> str:
 
 
 def _hours(checked: list[CheckedSample]) -> float:
-    return round(sum(one.seconds for one in checked) / 3600, 4)
+    return round(sum(one.seconds or 0.0 for one in checked) / 3600, 4)
 
 
 def _summarise_task(kept: list[CheckedSample], tasks: TaskBank | None) -> dict:
