@@ -13,17 +13,17 @@ packages = [package for folder in FOLDERS for package in find_packages(include=[
 version = re.search(r'"(.+)"', (ROOT / "speechverse" / "version.py").read_text())[1]
 
 # transformers is pinned because its own tests are run, too.
-TEST = ["hypothesis", "jiwer>=4", "parameterized", "pytest", "pytest-xdist", "ruff==0.17.6", "transformers==5.23.0"]
+TEST = ["hypothesis", "parameterized", "pytest", "pytest-xdist", "ruff==0.17.6", "transformers==5.23.0"]
 QUANTISERS = ["bitsandbytes>=0.50", "torchao>=0.18"]  # both have a CPU path, so their tests run anywhere
 extras = {
     "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
-    "eval": ["evaluate>=0.4.6", "jiwer>=4", "sacrebleu", "scipy"],
+    "eval": ["evaluate>=0.4.6", "jiwer>=4", "rapidfuzz", "sacrebleu", "scipy", "whisper-normalizer>=0.1.15"],
     "data": ["yake"],  # finds keywords; LGPL, and needed for nothing else
     "long": ["silero-vad>=6.2"],  # finds the silences that long recordings are cut at
     "tts": ["py-nanotts", "hibari-tts", "scipy"],
     "demo": ["py-nanotts", "onnx", "gguf", "scipy", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
 }
-used = ("data", "demo", "long", "train", "tts")
+used = ("data", "demo", "eval", "long", "train", "tts")
 extras["dev"] = sorted({*(package for name in used for package in extras[name]), *TEST, *QUANTISERS})
 
 setup(
@@ -64,7 +64,6 @@ setup(
     entry_points={
         "console_scripts": [
             "speechverse-evaluate = speechverse.evaluation.run:main",
-            "speechverse-compare-decoding = speechverse.evaluation.compare_decoding:main",
             "speechverse-calibrate = speechverse.evaluation.calibrate:main",
             "speechverse-train = speechverse.training.train:main",
             "speechverse-cache = speechverse.training.cache_features:main",
