@@ -10,15 +10,13 @@ and those of the single clips, which are no truth but what the same model hears 
 memory after one, two and three thirds of the recording, which does not grow with its length. Where every clip has the
 field `text`, what was said in it, the error rates against that are given as well: a recogniser hears a word differently
 with other words around it, and not always worse. How unsure it is of itself is told by what a quarter of a second of silence
-around the single clips changes. Words are compared in lower case without punctuation; apostrophes are
-left out, hyphens become spaces.
+around the single clips changes. Words are compared as the metric `wer` compares them.
 """
 
 import argparse
 import itertools
 import json
 import random
-import re
 import resource
 import sys
 import tempfile
@@ -26,13 +24,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import jiwer
 import numpy as np
 import soundfile
 import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
 
+from speechverse.evaluation.corpus_metric import CorpusMetric, load_metric
 from speechverse.processing.audio_speechverse import load_audio
 from speechverse.processing.long_audio_speechverse import AudioChunk, join_transcripts, stream_audio
 from speechverse.processing.long_form_speechverse import cut_up
@@ -70,12 +68,6 @@ def asr_transcriber(model: str) -> Transcribe:
         return processor.batch_decode(ids, skip_special_tokens=True)
 
     return transcribe
-
-
-def normalise(text: str) -> str:
-    """Words in lower case, without punctuation, with one space between."""
-    text = re.sub(r"['’]", "", text.casefold()).replace("-", " ")
-    return " ".join(re.sub(r"[^\w\s]", " ", text).split())
 
 
 @dataclass
@@ -144,6 +136,15 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * units // 2**20
 
 
+def errors(wer: CorpusMetric, text: str, truth: str) -> list[int]:
+    """Words that are substituted, deleted and inserted in a text, and the number of words in the truth."""
+    return [int(count) for count in wer.statistics([text], [truth])[0]]
+
+
+def error_rate(wer: CorpusMetric, text: str, truth: str) -> float:
+    return float(wer.value(wer.statistics([text], [truth])[0]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", required=True, nargs="+", type=Path, help="JSON lines with the field audio")
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--stride-seconds", type=float, default=5.0, help="context on each side of a window")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest transcript of a chunk by --model")
+    parser.add_argument("--language", default="en", help="code of what is spoken, by which words are compared")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=Path, help="folder for the recording and the transcripts (default: kept nowhere)"
@@ -168,6 +170,7 @@ def main() -> None:
         out = options.out or Path(scratch)
         out.mkdir(parents=True, exist_ok=True)
         try:
+            wer = load_metric("wer", language=options.language)
             if options.model:
                 transcribe = speechverse_transcriber(options.model, options.max_new_tokens)
             else:
@@ -179,12 +182,14 @@ def main() -> None:
                 options.pauses,
                 random.Random(options.seed),
             )
-            compare(out, clips, transcribe, options)
+            compare(out, clips, transcribe, wer, options)
         except (ImportError, OSError, ValueError) as error:
             raise SystemExit(str(error)) from error
 
 
-def compare(out: Path, clips: list[Clip], transcribe: Transcribe, options: argparse.Namespace) -> None:
+def compare(
+    out: Path, clips: list[Clip], transcribe: Transcribe, wer: CorpusMetric, options: argparse.Namespace
+) -> None:
     recording = out / "recording.flac"
     seconds = soundfile.info(recording).duration
     cutters = {
@@ -210,27 +215,29 @@ def compare(out: Path, clips: list[Clip], transcribe: Transcribe, options: argpa
     silence = np.zeros(round(SILENCE_AROUND * RATE), np.float32)
     waves = (np.concatenate([silence, load_audio(clip.audio, RATE), silence]) for clip in clips)
     padded = list(transcribe_all(transcribe, tqdm(waves, total=len(clips), unit="clip"), options.batch_size))
-    reference = normalise(" ".join(alone))
-    if not reference:
+    heard = " ".join(alone)
+    truth = " ".join(clip.text for clip in clips) if all(clip.text for clip in clips) else None
+    *_, words = errors(wer, heard, heard)
+    if not words:
         raise ValueError("The model heard no word in any single clip: there is nothing to compare with.")
-    truth = normalise(" ".join(clip.text or "" for clip in clips)) if all(clip.text for clip in clips) else None
-    print(f"{len(clips)} clips, {seconds / 60:.1f} minutes, {len(reference.split())} words in the single clips")
+    report["signature"] = wer.signature
+    print(f"{len(clips)} clips, {seconds / 60:.1f} minutes, {words} words in the single clips")
     if truth:
-        report["wer_of_clips_to_text"] = jiwer.wer(truth, reference)
+        report["wer_of_clips_to_text"] = error_rate(wer, heard, truth)
         print(f"single clips: WER to their texts {report['wer_of_clips_to_text']:.2%}")
-    report["wer_with_silence_around"] = jiwer.wer(reference, normalise(" ".join(padded)))
+    report["wer_with_silence_around"] = error_rate(wer, " ".join(padded), heard)
     print(f"single clips with {SILENCE_AROUND} s of silence around: WER {report['wer_with_silence_around']:.2%}")
     for way, row in report["ways"].items():
-        words = jiwer.process_words(reference, normalise(transcripts[way]))
-        row |= {"wer": words.wer, "errors": [words.substitutions, words.deletions, words.insertions]}
+        substituted, deleted, inserted, _ = errors(wer, transcripts[way], heard)
+        row |= {"wer": error_rate(wer, transcripts[way], heard), "errors": [substituted, deleted, inserted]}
         to_text = ""
         if truth:
-            row["wer_to_text"] = jiwer.wer(truth, normalise(transcripts[way]))
+            row["wer_to_text"] = error_rate(wer, transcripts[way], truth)
             to_text = f"   to the texts {row['wer_to_text']:6.2%}"
         left_out = sum(end - start for start, end in row["skipped"])
         print(
-            f"{way:20} {row['chunks']:5} chunks   WER {words.wer:6.2%} ({words.substitutions} other, {words.deletions} "
-            f"missing, {words.insertions} added){to_text}   left out {left_out:.0f} s   "
+            f"{way:20} {row['chunks']:5} chunks   WER {row['wer']:6.2%} ({substituted} other, {deleted} "
+            f"missing, {inserted} added){to_text}   left out {left_out:.0f} s   "
             f"peak memory {' '.join(map(str, row['memory']))} MiB"
         )
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -8,6 +8,7 @@ import soundfile
 from tiny_models import noise
 
 from speechverse.evaluation import long_audio
+from speechverse.evaluation.corpus_metric import load_metric
 
 
 @pytest.fixture
@@ -39,8 +40,11 @@ def test_a_recording_is_made_and_both_ways_are_reported(speller_folder, manifest
     assert "3 clips, 0.1 minutes" in shown and shown.count("peak memory") == 2
 
 
-def test_words_are_compared_without_case_and_signs():
-    assert long_audio.normalise("Don't STOP, well-known!  ") == "dont stop well known"
+def test_words_are_compared_as_the_metric_does():
+    wer = load_metric("wer")
+    assert long_audio.errors(wer, "Do not STOP, well-known!  ", "don't stop well known") == [0, 0, 0, 5]
+    assert long_audio.errors(wer, "a b c d", "a x c") == [1, 0, 1, 3]
+    assert long_audio.error_rate(wer, "a b c d", "a x c") == pytest.approx(2 / 3)
 
 
 def test_mistakes_are_one_sentence(speller_folder, manifest, monkeypatch):
