@@ -377,6 +377,28 @@ def clips_of_the_mini_corpus(folder: Path, targets: tuple[str, str]) -> None:
     write_json_lines(folder / "manifest.jsonl", *rows)
 
 
+def multi30k_voices(root: Path) -> None:
+    folder = root / "voices"
+    rows = [
+        {
+            "audio": f"audio/{number:06}.flac",
+            "text": text,
+            "de": "Ein Hund läuft.",
+            "fr": "Un chien court.",
+            "split": "test",
+        }
+        | {"voice": voice, "voice_split": voices, "duration": 0.3}
+        for number, (text, voice, voices) in enumerate(
+            (text, voice, voices)
+            for text in ("A dog runs.", "A cat sleeps.")
+            for voice, voices in (("flite:rms", "seen"), ("nanotts:en-GB", "held-out"))
+        )
+    ]
+    for row in rows:
+        write_audio(folder / row["audio"])
+    write_json_lines(folder / "manifest.jsonl", *rows)
+
+
 def mini_speaker_counting(root: Path) -> None:
     for name in ("fsdd", "tts"):
         clips_of_the_mini_corpus(root / "counting" / name, ("one", "two"))
@@ -585,6 +607,26 @@ COPIES = {
             for split, theirs in (("train", "train"), ("validation", "val"), ("test", "test_2016_flickr"))
         },
         spoken=True,
+    ),
+    "multi30k_german": Copy(
+        multi30k,
+        {
+            "test": {
+                "asr": ["Ein Hund läuft.", "test_2016_flickr."],
+                "st_en": ["A dog runs.", "test_2016_flickr."],
+            }
+        },
+        spoken=True,
+    ),
+    "multi30k_voices": Copy(
+        multi30k_voices,
+        {
+            "test": {
+                "asr": ["A dog runs."] * 2 + ["A cat sleeps."] * 2,
+                "st_de": ["Ein Hund läuft."] * 4,
+                "st_fr": ["Un chien court."] * 4,
+            }
+        },
     ),
     "clinc150": Copy(
         clinc150,

@@ -12,7 +12,14 @@ from speechverse import TaskBank
 from speechverse.training.arguments import parse_run_config
 from speechverse.training.data import make_mini as module
 from speechverse.training.data.generated_noise import KINDS, generate_noise
-from speechverse.training.data.make_mini import choose_sentences, is_held_out, make_mini, plan_voices, stratified
+from speechverse.training.data.make_mini import (
+    choose_sentences,
+    is_held_out,
+    make_mini,
+    plan_voices,
+    speak_again,
+    stratified,
+)
 from speechverse.training.data.overlaps import overlaps, plain_text
 from speechverse.training.data.prepare import prepare
 from speechverse.training.data.run_sources import load_source
@@ -189,6 +196,50 @@ def test_nothing_held_out_is_in_train(held_out, monkeypatch):
     spoken = check_nothing_held_out_is_in_train(held_out, "mini_commands.yaml", monkeypatch)
     assert {row["voice_split"] for row in spoken if row["split"] == "test"} == {"held-out"}
     assert {row["voice_split"] for row in spoken if row["split"] != "test"} == {"seen"}
+
+
+def sentences_to_speak_again():
+    rows = [
+        {
+            "text": f"Dog number {n} runs.",
+            "de": f"Hund Nummer {n} läuft.",
+            "fr": "",
+            "split": "test",
+            "sentence": f"test/{n}",
+        }
+        for n in range(12)
+    ]
+    return [*rows, {"text": "A cat.", "de": "Eine Katze.", "fr": "", "split": "train", "sentence": "train/0"}]
+
+
+def test_test_sentences_are_spoken_again_by_both_kinds_of_voices_and_in_german(tmp_path):
+    plan, _ = plan_voices()
+    if not is_held_out(plan) or not installed_voices("de"):
+        pytest.skip(NO_VOICES)
+    made = speak_again(sentences_to_speak_again(), 60, tmp_path, plan)
+    rows, german = read_lines(made["voices"]), read_lines(made["spoken/multi30k_german"])
+    spoken = defaultdict(dict)
+    for row in rows:
+        spoken[row["sentence"]][row["voice_split"]] = row
+    assert len(german) == len(spoken) == 8 and all(pair.keys() == {"seen", "held-out"} for pair in spoken.values())
+    for pair in spoken.values():
+        assert pair["seen"]["text"] == pair["held-out"]["text"] and pair["seen"]["split"] == "test"
+    kinds = {kind: {pair[kind]["timbre"] for pair in spoken.values()} for kind in ("seen", "held-out")}
+    assert kinds["seen"] == {voice.timbre for voice in plan["train"]}
+    assert kinds["held-out"] == {voice.timbre for voice in plan["test"]}
+    assert {row["sentence"] for row in german} == spoken.keys()
+    assert all(row["text"].startswith("Hund") and row["en"].startswith("Dog") for row in german)
+    assert {row["language"] for row in german} == {"de"}
+    if len({voice.timbre for voice in installed_voices("de")} - kinds["seen"]):
+        assert not {row["timbre"] for row in german} & kinds["seen"]
+    assert all(row.get("snr") is None and row["speed"] == 1 for row in rows + german)
+
+
+def test_without_voices_held_out_none_are_compared(tmp_path):
+    pytest.importorskip("py_nanotts")
+    plan, _ = plan_voices(["nanotts:en-US", "nanotts:en-GB"])
+    made = speak_again(sentences_to_speak_again(), 60, tmp_path, plan)
+    assert made.keys() == {"spoken/multi30k_german"} and not (tmp_path / "voices").exists()
 
 
 def test_few_voices_are_not_said_to_be_held_out(small):

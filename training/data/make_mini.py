@@ -13,6 +13,9 @@ Where the engines have voices enough, three groups of timbres are kept apart, fo
 not, all voices speak all splits, and the output says so. No sentence is in two splits of any spoken corpora. Half of the
 sentences are spoken with noise, a room or both; the noises of validation and test are kept for speech detection there.
 
+With texts, some test sentences are spoken once more, to test alone what carries over: by voices of training beside those held
+out (`voices`), and in German (`spoken/multi30k_german`).
+
 Run again after an interruption, it makes what is missing.
 """
 
@@ -62,6 +65,7 @@ SENTENCES = {
     "clinc150": {"test": 350},
 }
 NUM_COMMANDS = 400  # without texts
+NUM_AGAIN = 60  # sentences of multi30k's test that are spoken once more, by two kinds of voices and in German
 SEEN_SHARE = 0.9  # of what a corpus gives to train and validation, where but a few of its classes are trained on
 AMERICAN = ("American", "New York")
 CLEAN_SHARE = 0.5
@@ -120,7 +124,8 @@ def make_mini(
     made = {}
     with _data_folder(folder):
         sounds = make_sounds(folder, real, seed)
-        for name, rows in choose_sentences(num_sentences, written, seed).items():
+        chosen = choose_sentences(num_sentences, written, seed)
+        for name, rows in chosen.items():
             rows = _augmented(rows, plan, name == "commands", f"{seed} {name}")
             made[f"spoken/{name}"] = _speak(rows, folder / "spoken" / name, plan, seed, num_workers)
         made["pieces"] = _speak(
@@ -140,6 +145,8 @@ def make_mini(
             {"speech": speech, "sounds": sounds, "pairs": pairs, "seed": seed},
             lambda: pair_clips(speech, sounds, folder / "detection", pairs, seed),
         )
+        if written:
+            made |= speak_again(chosen["multi30k"], num_sentences, folder, plan, seed, num_workers)
     return {part: _summary(path) for part, path in made.items()}
 
 
@@ -345,6 +352,60 @@ def speaker_pieces(commands: list[dict], plan: dict[str, list[Voice]], seed: int
             for index, row in enumerate(chosen)
         ]
     return pieces
+
+
+def speak_again(
+    rows: list[dict],
+    num_sentences: int,
+    folder: Path,
+    plan: dict[str, list[Voice]],
+    seed: int = 0,
+    num_workers: int | None = None,
+) -> dict[str, Path]:
+    """
+    Some test sentences once more, clean and at a voice's own speed and pitch: by a voice of training and by one held out, and
+    in German by voices whose timbre training does not hear, if there are any.
+
+    Args:
+        rows (`list[dict]`): The sentences of multi30k.
+        num_sentences (`int`): About how many are spoken in all.
+
+    Returns:
+        the manifest of each part; none where no voice is held out, or none speaks German.
+    """
+    test = [row for row in rows if row["split"] == "test"]
+    test = stratified(test, max(8, round(NUM_AGAIN * num_sentences / NUM_SENTENCES)), f"{seed} again")
+    how = {"speed": 1.0, "pitch": 1.0}
+    made = {}
+    if is_held_out(plan):
+        timbres = {split: list(group_timbres(plan[split]).values()) for split in ("train", "test")}
+        spoken = [
+            row | how | {"voice": groups[index % len(groups)][0].name}
+            for index, row in enumerate(test)
+            for groups in timbres.values()
+        ]
+        held_out = [voice.name for voice in plan["test"]]
+        made["voices"] = synthesize(
+            spoken,
+            folder / "voices",
+            voices=[voice.name for voice in plan["train"]],
+            held_out_voices=held_out,
+            test_voices="all",
+            seed=seed,
+            num_workers=num_workers,
+        )
+    heard = {voice.timbre for voice in plan["train"]}
+    german = installed_voices("de")
+    voices = [voice.name for voice in german if voice.timbre not in heard] or [voice.name for voice in german]
+    if voices:
+        spoken = [
+            {"text": row["de"], "en": row["text"], "split": "test", "sentence": row["sentence"]} | how for row in test
+        ]
+        name = "multi30k_german"
+        made[f"spoken/{name}"] = synthesize(
+            spoken, folder / "spoken" / name, voices=voices, language="de", seed=seed, num_workers=num_workers
+        )
+    return made
 
 
 def countable(folder: Path, real: bool, seed: int = 0) -> dict[str, list[dict]]:
