@@ -18,12 +18,13 @@ from scipy.special import log_softmax
 from tqdm.auto import tqdm
 from transformers import pipeline
 
-from speechverse.evaluation.compare_decoding import label_views, question, spread
+from speechverse.evaluation.suite import LoadedRow, load_rows, suite_of_config
+from speechverse.evaluation.systems import question
 from speechverse.processing import TaskBank
 from speechverse.processing.tasks_speechverse import TASKS_NAME
 from speechverse.training.arguments import all_tasks, parse_run_config
 from speechverse.training.data.recordings import open_audio
-from speechverse.training.data.sample import Sample
+from speechverse.training.data.sample import JointSample
 
 
 BINS = 15  # as usual for the expected calibration error
@@ -64,13 +65,23 @@ def expected_calibration_error(log_probabilities: list[np.ndarray], truths: list
     return float(sum(gaps))
 
 
-def score(ask, samples: list[Sample], batch_size: int) -> tuple[list[np.ndarray], list[int]]:
+def is_scored(row: LoadedRow, bank: TaskBank) -> bool:
+    """Whether the answer to a row is one of several labels."""
+    sample = row.samples[0]
+    known = not isinstance(sample, JointSample) and sample.values is not None and sample.task in bank
+    return known and bank[sample.task].answer_type == "label" and bank[sample.task].has_form(sample.labels or None)
+
+
+def score(ask, row: LoadedRow, batch_size: int) -> tuple[list[np.ndarray], list[int]]:
     """The log-probabilities of every sample's labels at temperature 1, up to a constant, and the true one's index."""
-    rows = ({"audio": open_audio(sample.audio), **question(sample, describe=False)} for sample in samples)
-    outputs = ask(rows, batch_size=batch_size, return_scores=True)
+    bank = ask.processor.tasks
+    questions = ({"audio": open_audio(sample.audio), **question(sample, row, bank)} for sample in row.samples)
+    outputs = ask(questions, batch_size=batch_size)
     log_probabilities, truths = [], []
-    for sample, output in zip(samples, tqdm(outputs, total=len(samples), unit="clip", leave=False), strict=True):
-        labels = list(ask.processor.tasks[sample.task].classes(sample.labels))
+    for sample, output in zip(
+        row.samples, tqdm(outputs, total=len(row.samples), unit="clip", leave=False), strict=True
+    ):
+        labels = list(bank[sample.task].classes(sample.labels or None))
         shares = np.array([output["scores"][label] for label in labels])
         log_probabilities.append(np.log(np.maximum(shares, np.finfo(float).tiny)))
         truths.append(labels.index(sample.answer))
@@ -97,14 +108,19 @@ def main() -> None:
         own = list(ask.processor.tasks)
         bank = all_tasks(ask.processor.tasks, config.tasks)
         ask.processor.tasks = TaskBank(dataclasses.replace(task, temperature=1.0) for task in bank)
-        by_task: dict[str, list[Sample]] = {}
-        for _, group in label_views(dataclasses.replace(config, test_data=None), ask.processor.tasks):
-            by_task.setdefault(group[0].task, []).extend(spread(group, options.limit))
+        suite = suite_of_config(dataclasses.replace(config, test_data=[]), options.config)
+        scored: dict[str, tuple[list, list]] = {}
+        for row in load_rows(suite, ask.processor.tasks, ask.processor, options.limit):
+            task = row.samples[0].task
+            if task in (one.id for one in own) and is_scored(row, ask.processor.tasks):
+                row = dataclasses.replace(row, row=dataclasses.replace(row.row, decoding="scored"))
+                of_row, of_task = score(ask, row, options.batch_size), scored.setdefault(task, ([], []))
+                of_task[0].extend(of_row[0])
+                of_task[1].extend(of_row[1])
         temperatures = {}
-        for task, samples in by_task.items():
-            if task not in (one.id for one in own) or len(samples) < 2:
+        for task, (rows, truths) in scored.items():
+            if len(rows) < 2:
                 continue
-            rows, truths = score(ask, samples, options.batch_size)
             fitted = fit_temperature(rows[::2], truths[::2])
             before, after = (expected_calibration_error(rows[1::2], truths[1::2], t) for t in (1.0, fitted))
             temperatures[task] = fit_temperature(rows, truths)
@@ -112,7 +128,7 @@ def main() -> None:
                 "" if 2 / LARGEST < temperatures[task] < LARGEST / 2 else "   (at a bound: the data do not settle it)"
             )
             print(
-                f"{task:5} {len(samples):4} clips   temperature {temperatures[task]:6.2f}   expected calibration error "
+                f"{task:5} {len(rows):4} clips   temperature {temperatures[task]:6.2f}   expected calibration error "
                 f"{before:.3f} -> {after:.3f}{bound}"
             )
         if not temperatures:

@@ -49,14 +49,6 @@ def find_suite(options: argparse.Namespace) -> Suite:
     return suite
 
 
-def spread(row: LoadedRow, limit: int | None) -> LoadedRow:
-    """At most `limit` samples of a row, from all over it."""
-    count = len(row.samples)
-    if limit is not None and count > limit:
-        row.samples[:] = [row.samples[index * count // limit] for index in range(limit)]
-    return row
-
-
 def resume_or_start(folder: Path, settings: dict, overwrite: bool) -> bool:
     """Makes the folder ready; tells whether there is anything left to ask.
 
@@ -126,7 +118,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.model} is no folder: say by --out where the results go.")
     folder = options.out or Path(options.model) / "evaluation" / suite.name
     bank = system.tasks(suite.tasks)
-    rows = [spread(row, options.limit) for row in load_rows(suite, bank, system.processor)]
+    rows = load_rows(suite, bank, system.processor, options.limit)
     reasons = {row.row.id: system.why_not(row) for row in rows}
     not_asked = [{"row": row, "reason": reason} for row, reason in reasons.items() if reason is not None]
     rows = [row for row in rows if reasons[row.row.id] is None]

@@ -22,7 +22,8 @@ from .criteria import parse_criteria
 SUITES_FOLDER = Path(__file__).with_name("suites")
 DECODING = ("free", "constrained", "scored")
 PASS_RATE = "pass_rate"  # of rows with criteria
-DEFAULT_METRIC = "accuracy"  # of what no task knows
+# Of tasks that name none, by their kind of answer; accuracy of a text is the share of answers that are it.
+DEFAULT_METRICS = {"text": "accuracy", "label": "accuracy", "keywords": "keyword_f1", "slots": "slu_f1"}
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,12 @@ class SuiteRow:
             bank ([`TaskBank`]): the tasks, with their metrics.
 
         Raises:
-            ValueError: if no metric is known for it.
+            ValueError: if `metric` is not of the row's kind.
         """
         if self.passes is not None:
             return [(None, PASS_RATE)]
         if isinstance(sample, JointSample):
-            metrics = self.metric or {task: bank[task].metric or DEFAULT_METRIC for task in sample.tasks}
+            metrics = self.metric or {task: _metric_of(task, bank) for task in sample.tasks}
             if not isinstance(metrics, dict) or (unknown := metrics.keys() - set(sample.tasks)):
                 named = "" if not isinstance(metrics, dict) else f", not of {', '.join(sorted(unknown))}"
                 raise ValueError(
@@ -116,10 +117,13 @@ class SuiteRow:
             raise ValueError(f"row {self.id}: key metric is a mapping, which is for tasks that are asked together.")
         if self.metric is not None:
             return [(None, metric) for metric in self._named_metrics()]
-        metric = bank[sample.task].metric if sample.task in bank else DEFAULT_METRIC
-        if metric is None:
-            raise ValueError(f"row {self.id}: task {sample.task} has no metric of its own: give metric, or passes.")
-        return [(None, metric)]
+        return [(None, _metric_of(sample.task, bank))]
+
+
+def _metric_of(task: str | None, bank: TaskBank) -> str:
+    if task not in bank:
+        return DEFAULT_METRICS["text"]
+    return bank[task].metric or DEFAULT_METRICS[bank[task].answer_type]
 
 
 @dataclass(frozen=True)
@@ -260,13 +264,14 @@ def _rows_of(source: ManifestSource | CorpusSource) -> list[SuiteRow]:
     ]
 
 
-def load_rows(suite: Suite, bank: TaskBank, processor=None) -> list[LoadedRow]:
+def load_rows(suite: Suite, bank: TaskBank, processor=None, limit: int | None = None) -> list[LoadedRow]:
     """Reads the samples of every row. A row with several views or tasks becomes one row for each.
 
     Args:
         suite ([`Suite`]): what is asked.
         bank ([`TaskBank`]): the tasks, the model's own first.
         processor ([`SpeechVerseProcessor`], *optional*): of a model that cannot take every recording.
+        limit (`int`, *optional*): at most so many samples of each row, from all over it.
 
     Raises:
         FileNotFoundError: if a corpus or a manifest is not there.
@@ -289,8 +294,15 @@ def load_rows(suite: Suite, bank: TaskBank, processor=None) -> list[LoadedRow]:
                 left for left in rejected + unusable + unjudged if len(views) == 1 or left["task"] == group[0].task
             ]
             _refuse_missing_wording(one, group[0])
-            loaded.append(LoadedRow(one, group, skipped, one.scored_by(group[0], bank)))
+            loaded.append(LoadedRow(one, _spread(group, limit), skipped, one.scored_by(group[0], bank)))
     return loaded
+
+
+def _spread(samples: list, limit: int | None) -> list:
+    """At most `limit` of the samples, from all over them."""
+    if limit is None or len(samples) <= limit:
+        return samples
+    return [samples[index * len(samples) // limit] for index in range(limit)]
 
 
 def _judgeable(row: SuiteRow, samples: list[Sample]) -> tuple[list[Sample], list[dict]]:
