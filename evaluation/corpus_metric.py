@@ -30,6 +30,7 @@ METRICS = {
     "accuracy": "Accuracy",
     "bleu": "Bleu",
     "keyword_f1": "KeywordF1",
+    "pass_rate": "PassRate",
     "sd_f1": "SdF1",
     "slu_f1": "SluF1",
     "uar": "Uar",
