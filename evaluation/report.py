@@ -1,0 +1,434 @@
+"""Sets one system's results beside those of others and the paper's, as a page and as Markdown.
+
+    python evaluation/report.py runs/mini/evaluation/mini_slu runs/cascade/evaluation/mini_slu --out runs/report
+
+Every folder holds the results of one system on one suite, as `evaluation/run.py` writes them; they may be of several suites
+and systems, in any order. The system of the first folder is the one that all others are compared with. `report.html` is one
+file that asks for no other: its pictures and the recordings of the worst answers are in it, so mind the licences of the corpora
+before you publish it, or leave the recordings out by `--no-audio`. `report.md` has the tables alone.
+
+Every figure is computed anew from the samples; where that gives another one than is written, nothing is reported. Differences
+are paired: ours minus the other's on the samples that both answered, `tied` where the 95 % interval holds 0.
+"""
+
+import argparse
+import math
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from speechverse.evaluation.report_data import (
+    Comparison,
+    Mistake,
+    Part,
+    PartKey,
+    Run,
+    Suite,
+    bins_by,
+    count_confusions,
+    find_worst,
+    group,
+    has_labels,
+    read_layer_mix,
+    read_run,
+    set_side_by_side,
+)
+from speechverse.evaluation.report_players import make_player
+from speechverse.evaluation.report_plots import draw_bins, draw_confusions, draw_layer_mix
+from speechverse.training.data.whole_files import write_whole
+
+
+PAGE = "report.html"
+TABLES = "report.md"
+WORST = 20
+METRICS = {
+    "accuracy": "accuracy",
+    "bleu": "BLEU",
+    "keyword_f1": "keyword F1",
+    "pass_rate": "pass rate",
+    "sd_f1": "SD-F1",
+    "slu_f1": "SLU-F1",
+    "uar": "UAR",
+    "wer": "WER",
+}  # as people write them
+KINDS = {
+    "asr": "speech recogniser",
+    "cascade": "speech recogniser, then LLM",
+    "classifier": "classifier on the speech encoder",
+    "keyword_search": "keyword search in a transcript",
+    "speechverse": "speech encoder and LLM",
+    "text": "LLM on the true words",
+}
+FACTS = {"duration": "duration (s)", "snr": "SNR (dB)"}
+
+
+def make_report(folders: list[str | Path], out: str | Path, *, worst: int = WORST, with_audio: bool = True) -> None:
+    """Writes `report.html` and `report.md`.
+
+    Args:
+        folders (`list[str | Path]`): of results; the first one's system is ours.
+        out (`str` or `Path`): gets the two files; made if need be.
+        worst (`int`, *optional*, defaults to 20): how many of our worst answers are shown.
+        with_audio (`bool`, *optional*, defaults to `True`): whether the page holds their recordings.
+
+    Raises:
+        FileNotFoundError: if a folder holds no results.
+        ValueError: if results disagree with their samples, or with one another.
+    """
+    runs = [read_run(folder) for folder in folders]
+    content = describe(runs, worst, with_audio)
+    for name, escape in ((PAGE, None), (TABLES, _escape_markdown)):
+        template = _environment(escape).get_template(f"report_template{Path(name).suffix}.jinja")
+        write_whole(Path(out) / name, template.render(content) + "\n")
+
+
+def describe(runs: list[Run], worst: int, with_audio: bool) -> dict:
+    """All that the templates say."""
+    suites = group(runs)
+    names = name_systems(runs)
+    scored = [_describe_suite(suite, names) for suite in suites]
+    return {
+        "ours": names[runs[0].system],
+        "date": max(run.results["date"] for run in runs),
+        "suites": scored,
+        "compared": any(suite["counts"] for suite in scored),
+        "confusions": _describe_confusions(suites),
+        "bins": _describe_bins(suites, names),
+        "mixes": _describe_layer_mixes(runs, names),
+        "worst": [_describe_mistake(mistake, with_audio) for mistake in find_worst(suites, worst)],
+        "worst_limit": worst,
+        "runs": [_describe_run(run, names) for run in runs],
+    }
+
+
+def name_systems(runs: list[Run]) -> dict:
+    """What to call each system: its name, and as much as it takes to tell two of one name apart."""
+    systems = list(dict.fromkeys(run.system for run in runs))
+    names = {}
+    for kind, name, mark in systems:
+        alike = [other for other in systems if other[1] == name]
+        words = [name]
+        if len({other[0] for other in alike}) > 1:
+            words.append(KINDS.get(kind, kind))
+        if sum(other[0] == kind for other in alike) > 1:
+            words.append(mark[:8])
+        names[kind, name, mark] = ", ".join(words)
+    return names
+
+
+# Suites.
+
+
+def _describe_suite(suite: Suite, names: dict) -> dict:
+    figures = dict.fromkeys(name for run in suite.runs for part in run.parts.values() for name in part.entry["paper"])
+    rows, counts = [], {other.system: Counter() for other in suite.others}
+    for key in suite.keys:
+        ours = suite.ours.parts.get(key) if suite.ours else None
+        others = []
+        for run in suite.others:
+            part = run.parts.get(key)
+            comparison = set_side_by_side(ours, part) if ours and part else None
+            if comparison:
+                counts[run.system][comparison.outcome] += 1
+            others.append(_describe_score(part, comparison))
+        first = ours or next(run.parts[key] for run in suite.others if key in run.parts)
+        rows.append(_describe_row(first, key, suite) | {"ours": _describe_score(ours), "others": others})
+        rows[-1]["paper"] = [_as_printed(first.entry["paper"].get(name)) for name in figures]
+    return {
+        "id": _anchor(suite.name),
+        "name": suite.name,
+        "title": suite.title,
+        "source": suite.source,
+        "others": [
+            {"name": names[run.system], "kind": KINDS.get(run.system[0], run.system[0])} for run in suite.others
+        ],
+        "figures": list(figures),
+        "rows": rows,
+        "counts": [
+            {"name": names[system]} | {outcome: count[outcome] for outcome in ("won", "tied", "lost")}
+            for system, count in counts.items()
+            if suite.ours
+        ],
+        "not_asked": [words for run in suite.runs for words in _describe_not_asked(run, names, suite)],
+    }
+
+
+def _describe_row(part: Part, key: PartKey, suite: Suite) -> dict:
+    """What was asked, and how; by the first of the systems that were."""
+    entry = part.entry
+    left_out = {reason: count for reason, count in (entry.get("skipped") or {}).items() if count}
+    joint = len({scored for row, scored, _ in suite.keys if row == key[0]}) > 1
+    place = "/".join(str(entry[name]) for name in ("corpus", "split") if entry.get(name))
+    return {
+        "id": _anchor(suite.name, *key),
+        "name": f"{entry['name']}: {entry['scored']}" if joint else entry["name"],
+        "place": place,
+        "task": entry["task"],
+        "metric": METRICS.get(entry["metric"], entry["metric"]),
+        "higher_is_better": part.metric.higher_is_better,
+        "samples": f"{entry['samples']:,}",
+        "left_out": sum(left_out.values()),
+        "fine": {
+            "Instruction": entry.get("instruction") or "-",
+            "Wording": f"{_words(entry['prompts'])}, number {entry['prompt']}",
+            "Classes": "listed with descriptions" if entry.get("describe") else None,
+            "Decoding": _words(entry["decoding"]),
+            "Score": entry["signature"],
+            "Interval": _interval_words(part),
+            "Answers": ", ".join(_answer_words(part)) or None,
+            "Left out": "; ".join(f"{count}: {reason}" for reason, count in left_out.items()) or None,
+        },
+    }
+
+
+def _describe_score(part: Part | None, comparison: Comparison | None = None) -> dict | None:
+    if part is None or part.interval is None:
+        return None
+    scale = part.metric.scale
+    cell = {"value": number(part.interval.value, scale), "interval": interval(part.interval, scale), "outcome": None}
+    if comparison:
+        cell["outcome"] = comparison.outcome
+        cell["difference"] = number(comparison.difference.value, scale, signed=True)
+        cell["difference_interval"] = interval(comparison.difference, scale, signed=True)
+        cell["shared"] = comparison.shared if comparison.partial else None
+    return cell
+
+
+def _describe_not_asked(run: Run, names: dict, suite: Suite) -> list[dict]:
+    titles = {part.entry["row"]: part.entry["name"] for other in suite.runs for part in other.parts.values()}
+    by_reason: dict[str, list[str]] = {}
+    for row in run.results.get("not_asked") or ():
+        by_reason.setdefault(row["reason"], []).append(titles.get(row["row"], row["row"]))
+    system = names[run.system]
+    return [{"system": system, "rows": rows, "reason": reason} for reason, rows in by_reason.items()]
+
+
+def _answer_words(part: Part) -> list[str]:
+    """What is to be said of ours beside their score."""
+    unreadable = sum(answer is None for answer in part.answers)
+    truncated = sum(line["truncated"] for line in part.lines)
+    counts = {"could not be read": unreadable, "were cut at the limit": truncated}
+    return [f"{count:,} {words}" for words, count in counts.items() if count]
+
+
+def _interval_words(part: Part) -> str | None:
+    if part.interval is None:
+        return None
+    return f"95 %, {part.interval.clusters:,} {part.interval.resampled} drawn again"
+
+
+# What is looked at beside the scores.
+
+
+def _describe_confusions(suites: list[Suite]) -> list[dict]:
+    described = []
+    for suite in suites:
+        for key, part in suite.ours.parts.items() if suite.ours else ():
+            if not has_labels(part):
+                continue
+            confusions = count_confusions(part)
+            right = sum(answer == truth for answer, truth in zip(part.answers, part.references, strict=True))
+            mistakes = [f"{truth} taken for {answer}: {count}" for truth, answer, count in confusions.mistakes[:3]]
+            words = f"{right:,} of {len(part.lines):,} are right."
+            words += f" Most frequent mistakes: {'; '.join(mistakes)}." if mistakes else ""
+            title = f"{suite.title}: {_describe_row(part, key, suite)['name']}"
+            described.append(
+                {
+                    "title": title,
+                    "words": words,
+                    "truths": confusions.truths,
+                    "answers": confusions.answers,
+                    "counts": confusions.counts.tolist(),
+                    "picture": Markup(
+                        draw_confusions(
+                            confusions, name=f"confusions-{len(described)}", words=f"Confusion matrix. {words}"
+                        )
+                    ),
+                }
+            )
+    return described
+
+
+def _describe_bins(suites: list[Suite], names: dict) -> list[dict]:
+    described = []
+    for suite in suites:
+        systems = [names[run.system] for run in suite.runs]
+        for key in suite.keys:
+            parts = [run.parts.get(key) for run in suite.runs]
+            first = next(part for part in parts if part)
+            if first.entry["metric"] != "wer" or not any(part and part.lines for part in parts):
+                continue
+            binned = {fact: bins_by(fact, parts) for fact in FACTS}
+            panels = [(FACTS[fact], bins) for fact, bins in binned.items() if bins]
+            if not panels:
+                continue
+            scale = first.metric.scale
+            title = f"{suite.title}: {_describe_row(first, key, suite)['name']}"
+            tables = [
+                {
+                    "fact": what,
+                    "rows": [
+                        {
+                            "name": one.name,
+                            "samples": f"{one.samples:,}",
+                            "cells": [
+                                each and {"value": number(each.value, scale), "interval": interval(each, scale)}
+                                for each in one.intervals
+                            ],
+                        }
+                        for one in bins
+                    ],
+                }
+                for what, bins in panels
+            ]
+            words = f"Word error rate by {' and by '.join(what for what, _ in panels)}; the figures are below."
+            picture = draw_bins(panels, systems, "WER (%)", scale, name=f"bins-{len(described)}", words=words)
+            described.append({"title": title, "systems": systems, "tables": tables, "picture": Markup(picture)})
+    return described
+
+
+def _describe_layer_mixes(runs: list[Run], names: dict) -> list[dict]:
+    described = []
+    for system, run in {run.system: run for run in runs}.items():
+        weights = read_layer_mix(run)
+        if weights is not None:
+            largest = max(range(len(weights)), key=lambda index: abs(weights[index]))
+            words = f"The largest weight of {len(weights)} is that of layer {largest + 1}: {weights[largest]:.3f}."
+            picture = draw_layer_mix(weights, name=f"mix-{len(described)}", words=words)
+            listed = [f"{weight:.3f}" for weight in weights]
+            described.append({"name": names[system], "words": words, "weights": listed, "picture": Markup(picture)})
+    return described
+
+
+def _describe_mistake(mistake: Mistake, with_audio: bool) -> dict:
+    line, part = mistake.line, mistake.part
+    player = make_player(line["audio"]) if with_audio else None
+    answer = part.answers[mistake.index]
+    seconds = line["duration"]
+    return {
+        "suite": mistake.suite,
+        "row": part.entry["name"],
+        "score": f"{METRICS.get(part.entry['metric'], part.entry['metric'])} "
+        f"{number(part.scores[mistake.index], part.metric.scale)}",
+        "key": line["key"],
+        "audio": line["audio"],
+        "player": player and player.uri,
+        "note": player and player.note,
+        "facts": ", ".join(
+            words
+            for words in (
+                None if seconds is None else f"{seconds:.1f} s",
+                None if line["snr"] is None else f"{line['snr']:.0f} dB SNR",
+                line["speaker"] and f"speaker {line['speaker']}",
+                "answer cut at its limit" if line["truncated"] else None,
+            )
+            if words
+        ),
+        "instruction": line["instruction"],
+        "truth": None if "failed" in line else part.references[mistake.index],
+        "answer": line["output"].strip() if answer is None or "failed" in line else answer,
+        "unread": answer is None,
+        "failed": [_words(name) for name in line.get("failed", ())],
+    }
+
+
+def _describe_run(run: Run, names: dict) -> dict:
+    results, system = run.results, run.results["system"]
+    known = {"kind", "name", "model", "fingerprint"}
+    facts = {
+        "Suite": run.suite,
+        "Kind": KINDS.get(system["kind"], system["kind"]),
+        "Model": system.get("model"),
+        "Fingerprint": run.system[2][:16] or None,
+        **{name.replace("_", " ").capitalize(): _plain(value) for name, value in system.items() if name not in known},
+        "Date": results["date"],
+        "Hardware": results["hardware"],
+        "Versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+        "Seed": results["seed"],
+        "Batch size": results.get("batch_size"),
+        "Seconds": None if results.get("seconds") is None else f"{results['seconds']:.0f}",
+        "Command": shlex.join(results["command"]),
+    }
+    return {"name": names[run.system], "facts": {name: value for name, value in facts.items() if value is not None}}
+
+
+# Words and figures.
+
+
+def number(value: float, scale: float, signed: bool = False) -> str:
+    """A figure as people read it, with one decimal place and a real minus."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    digits = f"{scale * value:+.1f}" if signed else f"{scale * value:.1f}"
+    return digits[1:] if float(digits) == 0 and digits[0] in "+-" else digits.replace("-", "−")
+
+
+def interval(figure, scale: float, signed: bool = False) -> Markup:
+    """The ends of an interval, in brackets that are not to be escaped."""
+    return Markup(f"[{number(figure.low, scale, signed)}, {number(figure.high, scale, signed)}]")
+
+
+def _as_printed(figure) -> str | None:
+    return None if figure is None else str(figure)
+
+
+def _plain(value) -> str | None:
+    """What else a system says of itself, on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_plain(each)}" for name, each in value.items()) or None
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or None
+    return None if value is None else str(value)
+
+
+def _words(name) -> str:
+    return str(name).replace("_", " ")
+
+
+def _anchor(*names: str | None) -> str:
+    return "-".join(re.sub(r"[^A-Za-z0-9_]+", "-", name or "") for name in names)
+
+
+def _escape_markdown(value) -> str:
+    """Text that is nothing but text in a cell of a Markdown table."""
+    if isinstance(value, Markup):
+        return value
+    text = " ".join(str(value).split())
+    text = re.sub(r"([\\`*_{}\[\]#|~$!])", r"\\\1", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _environment(escape) -> jinja2.Environment:
+    """Templates beside this file; all that they put in is escaped, by `escape` or as HTML."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=escape is None,
+        finalize=escape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, help="of results; the first one's system is ours")
+    parser.add_argument("--out", required=True, type=Path, help="folder for report.html and report.md")
+    parser.add_argument(
+        "--worst", type=int, default=WORST, help="how many of our worst answers are shown (default: 20)"
+    )
+    parser.add_argument("--no-audio", action="store_true", help="leave the recordings out of the page")
+    options = parser.parse_args()
+    try:
+        make_report(options.folders, options.out, worst=options.worst, with_audio=not options.no_audio)
+    except (ImportError, OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    print(f"{options.out / PAGE}\n{options.out / TABLES}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,520 @@
+"""The page and the tables against the samples that they are of, read and scored anew by other means."""
+
+import base64
+import io
+import json
+import re
+import sys
+import tarfile
+from html.parser import HTMLParser
+
+import jiwer
+import numpy as np
+import pytest
+import sacrebleu
+import soundfile
+import torch
+from markdown_it import MarkdownIt
+from report_runs import CASCADE, GRU, OURS, make_lines, write_run, write_runs
+from safetensors.torch import save_file
+from tiny_models import noise
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+from speechverse.evaluation import report
+from speechverse.evaluation.report_data import (
+    OTHERS,
+    UNREAD,
+    bins_by,
+    count_confusions,
+    find_worst,
+    group,
+    read_layer_mix,
+    read_run,
+    set_side_by_side,
+)
+from speechverse.evaluation.report_players import make_player
+from speechverse.modeling_speechverse.base_checkpoints import fingerprint
+
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+HOSTILE = "<script>alert('x')</script> \"><img src=http://evil.example/x> | a `b` [c](http://evil.example) $y$"
+
+
+class Page(HTMLParser):
+    """What the tests look at of a page: tables, attributes of elements, text; and that what is opened is closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.elements, self.tables, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.tables[-1][-1][-1] += f" {data.strip()}"
+
+    def with_tag(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def figures(cell: str) -> list[float]:
+    """The numbers of a cell, in its order."""
+    return [float(text.replace("−", "-")) for text in re.findall(r"(?<![\w.])[+−]?\d+(?:\.\d+)?", cell)]
+
+
+def recompute(folder, row: str, task: str, metric: str) -> float:
+    """A row's figure from its samples, in plain Python: shares by counting, errors by jiwer, BLEU by sacrebleu."""
+    pairs = []
+    for line in map(json.loads, (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()):
+        if line["row"] == row:
+            answer, truth = line["answer"], line["reference"]
+            joint = isinstance(truth, dict)
+            pairs.append(((answer or {}).get(task), truth[task]) if joint else (answer, truth))
+    answers, truths = zip(*pairs, strict=True)
+    if metric == "wer":
+        normalise = EnglishTextNormalizer({})
+        return 100 * jiwer.wer([normalise(text) for text in truths], [normalise(text or "") for text in answers])
+    if metric == "bleu":
+        return sacrebleu.corpus_bleu([text or "" for text in answers], [truths]).score
+    if metric == "accuracy":
+        return 100 * sum(answer == truth for answer, truth in pairs) / len(pairs)
+    recalls = [[answer == truth for answer, truth in pairs if truth == each] for each in set(truths)]
+    return 100 * sum(sum(recall) / len(recall) for recall in recalls) / len(recalls)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folders of three systems on three suites, and the report of them."""
+    root = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPORT_RUNS", str(root / "audio"))
+        folders = write_runs(root)
+        report.make_report(folders, root / "out")
+    return root, folders
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    return Page((made[0] / "out" / "report.html").read_text(encoding="utf-8"))
+
+
+def results_tables(page: Page) -> list[list[list[str]]]:
+    return [table for table in page.tables if table[0][0].strip() == "Task"]
+
+
+COLUMNS = {  # of the page: suite -> where the folders of each column's figures are
+    "spoken": ["speechverse_spoken", "cascade_spoken"],
+    "joint": ["speechverse_joint", "cascade_joint"],
+    "moods": ["speechverse_moods", "classifier_moods"],
+}
+ROWS = {
+    "spoken": [
+        ("asr", "asr", "wer"),
+        ("ic", "ic", "accuracy"),
+        ("sf", "sf", None),
+        ("st", "st", "bleu"),
+        ("kwe", "kwe", None),
+    ],
+    "joint": [("asr_ic", "asr", "wer"), ("asr_ic", "ic", "accuracy")],
+    "moods": [("er", "er", "uar")],
+}
+
+
+def test_every_score_is_what_the_samples_give(made, page):
+    root, _ = made
+    checked = 0
+    for table, (suite, rows) in zip(results_tables(page), ROWS.items(), strict=True):
+        assert len(table) == 2 + len(rows)
+        for cells, (row, task, metric) in zip(table[2:], rows, strict=True):
+            for cell, folder in zip(cells[2:4], COLUMNS[suite], strict=True):
+                if folder == "cascade_spoken" and row == "st":
+                    assert cell.strip() == "-"
+                elif metric:
+                    assert figures(cell)[0] == pytest.approx(recompute(root / folder, row, task, metric), abs=0.051)
+                    checked += 1
+    assert checked == 2 * 5 + 1
+
+
+def test_intervals_and_differences_stand_beside_the_scores(made, page):
+    root, _ = made
+    for table, (suite, rows) in zip(results_tables(page), ROWS.items(), strict=True):
+        entries = json.loads((root / COLUMNS[suite][0] / "results.json").read_text())["results"]
+        for cells, entry, (row, _, _) in zip(table[2:], entries, rows, strict=True):
+            value, low, high = figures(cells[2])
+            written = [entry["scale"] * entry[name] for name in ("value", "low", "high")]
+            assert [value, low, high] == pytest.approx(written, abs=0.051)
+            if row == "st":
+                continue
+            theirs, _, _, difference, low, high = figures(cells[3])
+            assert difference == pytest.approx(value - theirs, abs=0.101)
+            assert low <= difference <= high
+            won = (difference > 0) == entry["higher_is_better"]
+            mark = "tied" if low <= 0 <= high else "won" if won else "lost"
+            assert re.search(r"\b(won|tied|lost)\b", cells[3])[0] == mark
+            assert list(entry["paper"].values()) == [figure for cell in cells[4:] for figure in figures(cell)]
+            assert ("↑" in cells[1], "↓" in cells[1]) == (entry["higher_is_better"], not entry["higher_is_better"])
+
+
+def test_rows_won_tied_and_lost_are_counted(page):
+    text = " ".join(" ".join(page.text).split())
+    for table, against in zip(results_tables(page), ("whisper-base and mini-text",) * 2 + ("gru",), strict=True):
+        marks = re.findall(r"\b(won|tied|lost)\b", " ".join(cells[3] for cells in table[2:]))
+        counts = " ".join(f"{marks.count(outcome)} {outcome}" for outcome in ("won", "tied", "lost"))
+        assert f"{counts} against {against}" in text
+
+
+def test_small_print_is_there(page):
+    text = " ".join(" ".join(page.text).split())
+    assert "whisper-base and mini-text was not asked Calls, st: its language is unknown to it" in text
+    assert "2 left out" in text and "2: silent" in text
+    assert "Please do asr." in text and "held out, number 0" in text and "nrefs:1" in text
+    assert "7 speakers drawn again" in text
+    assert "python evaluation/run.py --model mini --suite spoken" in text
+
+
+def test_page_asks_for_nothing_and_is_well_formed(made, page):
+    for _, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "data", "poster", "srcset", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:"))
+        assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
+    html = (made[0] / "out" / "report.html").read_text(encoding="utf-8")
+    assert "@import" not in html and "url(h" not in html
+    assert not page.with_tag("script")
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    anchors = {attributes["href"][1:] for attributes in page.with_tag("a")}
+    assert anchors <= set(ids) and len(anchors) == 3 + 4
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.with_tag("svg"))
+    assert len(page.with_tag("svg")) == 3 + 2  # matrices of IC twice and ER, and two rows with a WER
+    assert page.with_tag("html")[0]["lang"] == "en" and page.with_tag("title")
+
+
+def test_players_hold_their_recordings_and_others_say_so(made, page):
+    root, folders = made
+    worst = find_worst(group([read_run(folder) for folder in folders]), 20)
+    names = [mistake.line["audio"].removeprefix("$REPORT_RUNS/") for mistake in worst]
+    there = [name for name in names if (root / "audio" / name).is_file()]
+    players = page.with_tag("audio")
+    assert 0 < len(players) == len(there) < len(names) == 20
+    missing = " ".join(page.text).count("The recording is not on this machine.")
+    assert missing == len(names) - len(there)
+    assert all(player["src"].startswith("data:audio/") and "controls" in player for player in players)
+
+
+def test_worst_answers_are_the_worst_then_the_longest(made):
+    _, folders = made
+    worst = find_worst(group([read_run(folder) for folder in folders]), 10_000)
+    wrong = 0
+    for folder in folders[:3]:
+        for line in map(json.loads, (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()):
+            if line["row"] in ("asr", "ic", "st", "er"):
+                wrong += line["answer"] != line["reference"]
+            elif line["row"] == "asr_ic":
+                wrong += sum(line["answer"][task] != line["reference"][task] for task in ("asr", "ic"))
+    assert len(worst) == wrong
+    keys = [(-mistake.badness, -mistake.line["duration"]) for mistake in worst]
+    assert keys == sorted(keys)
+    assert {mistake.part.entry["scored"] for mistake in worst} == {"asr", "ic", "st", "er"}  # no slots, no keywords
+
+
+def test_markdown_tables_hold_what_the_page_does(made, page):
+    tokens = (
+        MarkdownIt("commonmark").enable("table").parse((made[0] / "out" / "report.md").read_text(encoding="utf-8"))
+    )
+    tables, row = [], None
+    for index, token in enumerate(tokens):
+        if token.type == "table_open":
+            tables.append([])
+        elif token.type == "tr_open":
+            row = []
+            tables[-1].append(row)
+        elif token.type in ("th_open", "td_open"):
+            row.append("".join(child.content for child in tokens[index + 1].children))
+    of_results = [table for table in tables if table[0][0] == "Task"]
+    assert len(of_results) == 3
+    for table, (_, rows), of_page in zip(of_results, ROWS.items(), results_tables(page), strict=True):
+        assert len(table) == 1 + len(rows) and len({len(cells) for cells in table}) == 1
+        for cells, same in zip(table[1:], of_page[2:], strict=True):
+            assert [figures(cell) for cell in cells[3:]] == [figures(cell) for cell in same[2:]]
+    assert [len(table) for table in tables if table[0][0] == "Row"] == [21]
+
+
+def write_one(folder, lines, system=OURS, **facts):
+    write_run(folder, "one", system, [lines], **facts)
+    return folder
+
+
+def test_hostile_text_is_only_text(tmp_path):
+    lines = make_lines("asr", ["asr"], 0.5, count=3)
+    labels = make_lines("ic", ["ic"], 0.5, count=3)
+    for line in lines + labels:
+        line["output"] = line["answer"] = line["instruction"] = line["speaker"] = HOSTILE
+        line["audio"] = "/nowhere/<b>.wav"
+    labels[0]["reference"] = labels[1]["reference"] = f"{HOSTILE}!"
+    write_run(tmp_path / "a", HOSTILE, {"kind": HOSTILE, "name": HOSTILE}, [lines, labels], title=HOSTILE)
+    other = {"kind": "asr", "name": f"{HOSTILE} 2"}
+    write_run(tmp_path / "b", HOSTILE, other, [lines], not_asked=[{"row": "ic", "reason": HOSTILE}])
+    report.make_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert not page.with_tag("script") and not page.with_tag("img") and not page.with_tag("b")
+    assert HOSTILE in "".join(page.text)
+    tokens = (
+        MarkdownIt("commonmark").enable("table").parse((tmp_path / "out" / "report.md").read_text(encoding="utf-8"))
+    )
+    inline = [child for token in tokens for child in token.children or ()]
+    assert {token.type for token in inline} == {"text", "softbreak"}
+    assert not [token for token in tokens if token.type == "html_block"]
+
+
+@pytest.mark.parametrize("name", ["value", "low", "high", "samples"])
+def test_results_that_disagree_with_the_samples_are_refused(tmp_path, name):
+    folder = write_one(tmp_path / "a", make_lines("ic", ["ic"], 0.7, count=20))
+    results = json.loads((folder / "results.json").read_text())
+    results["results"][0][name] += 1 if name == "samples" else 0.001
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=f"row 'ic', accuracy of 'ic': {name} is .* run the evaluation again"):
+        report.make_report([folder], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_score_or_an_answer_that_was_changed_is_refused(tmp_path):
+    folder = write_one(tmp_path / "a", make_lines("asr", ["asr"], 0.7, count=20))
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+    def write(lines):
+        (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    write([lines[0] | {"scores": {"wer": 7.5}}, *lines[1:]])
+    with pytest.raises(ValueError, match="sample 0: score is 7.5"):
+        read_run(folder)
+    write([lines[0] | {"answer": "something quite other"}, *lines[1:]])
+    with pytest.raises(ValueError, match="value is"):
+        read_run(folder)
+    write([lines[0] | {"row": "st"}, *lines[1:]])
+    with pytest.raises(ValueError, match="a row 'st' that results.json lacks"):
+        read_run(folder)
+    (folder / "samples.jsonl").write_text("{")
+    with pytest.raises(ValueError, match="no JSON"):
+        read_run(folder)
+
+
+def test_clear_errors_for_wrong_folders(tmp_path, monkeypatch):
+    folder = write_one(tmp_path / "a", make_lines("ic", ["ic"], 0.7, count=5))
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="has no results.json: it is not what evaluation/run.py writes"):
+        report.main()
+    with pytest.raises(ValueError, match="are the same system on the suite 'one'"):
+        report.make_report([folder, folder], tmp_path / "out")
+    results = json.loads((folder / "results.json").read_text())
+    del results["results"][0]["metric"]
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match="lacks 'metric'"):
+        read_run(folder)
+
+
+def test_systems_are_compared_on_the_samples_of_both(tmp_path):
+    lines = make_lines("ic", ["ic"], 0.9, count=30)
+    fewer = make_lines("ic", ["ic"], 0.4, count=30)[::-1][:20]
+    ours = read_run(write_one(tmp_path / "a", lines)).parts["ic", "ic", "accuracy"]
+    theirs = read_run(write_one(tmp_path / "b", fewer, GRU)).parts["ic", "ic", "accuracy"]
+    comparison = set_side_by_side(ours, theirs)
+    right = [line["answer"] == line["reference"] for line in lines[10:]]
+    others = [line["answer"] == line["reference"] for line in fewer]
+    assert comparison.shared == 20
+    assert comparison.difference.value == pytest.approx((sum(right) - sum(others)) / 20)
+    report.make_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert "on the 20 samples of both" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+    fewer[0]["reference"] = "another"
+    write_one(tmp_path / "b", fewer, GRU)
+    with pytest.raises(ValueError, match="sample 'test/29': the truth is .* and 'another' in another"):
+        report.make_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    for line in fewer:
+        line["key"] += "x"
+    write_one(tmp_path / "b", fewer, GRU)
+    report.make_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")  # nothing in common: no comparison
+    assert "0 won" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("task, outcome", [("asr", "won"), ("ic", "won"), ("ic", "lost"), ("ic", "tied")])
+def test_outcome_of_a_comparison(tmp_path, task, outcome):
+    skills = {"won": (1.0, 0.2), "lost": (0.2, 1.0), "tied": (0.5, 0.5)}[outcome]
+    parts = []
+    for index, (skill, system) in enumerate(zip(skills, (OURS, CASCADE), strict=True)):
+        folder = write_one(tmp_path / str(index), make_lines(task, [task], skill, count=60, seed=index), system)
+        parts += read_run(folder).parts.values()
+    assert set_side_by_side(*parts).outcome == outcome
+
+
+def test_one_recording_asked_about_twice_is_two_samples(tmp_path):
+    lines = make_lines("ic", ["ic"], 0.5, count=10)
+    for line in lines:
+        line["key"] = f"test/{line['index'] // 2}"
+    ours = read_run(write_one(tmp_path / "a", lines)).parts["ic", "ic", "accuracy"]
+    assert set_side_by_side(ours, ours).shared == 10
+
+
+def test_two_systems_of_one_name_are_told_apart(tmp_path):
+    lines = make_lines("ic", ["ic"], 0.5, count=10)
+    systems = [OURS | {"fingerprint": "aaaaaaaaaa"}, OURS | {"fingerprint": "bbbbbbbbbb"}, OURS | {"kind": "text"}]
+    runs = [read_run(write_one(tmp_path / str(index), lines, system)) for index, system in enumerate(systems)]
+    names = list(report.name_systems(runs).values())
+    assert names == [
+        "mini, speech encoder and LLM, aaaaaaaa",
+        "mini, speech encoder and LLM, bbbbbbbb",
+        "mini, LLM on the true words",
+    ]
+    assert list(report.name_systems(runs[:1]).values()) == ["mini"]
+
+
+def test_bins_hold_what_lies_between_their_bounds(tmp_path):
+    lines = make_lines("asr", ["asr"], 0.6, count=80)
+    part = read_run(write_one(tmp_path / "a", lines)).parts["asr", "asr", "wer"]
+    by_snr = {one.name: one for one in bins_by("snr", [part, None])}
+    assert list(by_snr) == ["< 0", "0-5", "5-10", "10-15", "≥ 20", "clean"]
+    clean = [line for line in lines if line["snr"] is None]
+    truths, answers = [line["reference"] for line in clean], [line["answer"] for line in clean]
+    assert by_snr["clean"].samples == len(clean)
+    assert by_snr["clean"].intervals[0].value == pytest.approx(jiwer.wer(truths, answers))
+    assert by_snr["clean"].intervals[1] is None
+    by_duration = bins_by("duration", [part])
+    assert sum(one.samples for one in by_duration) == 80
+    short = [line for line in lines if 2 <= line["duration"] < 4]
+    value = next(one for one in by_duration if one.name == "2-4").intervals[0].value
+    assert value == pytest.approx(jiwer.wer([line["reference"] for line in short], [line["answer"] for line in short]))
+    for line in lines:
+        line["snr"] = line["duration"] = None
+    part = read_run(write_one(tmp_path / "a", lines)).parts["asr", "asr", "wer"]
+    assert bins_by("snr", [part]) == bins_by("duration", [part]) == []
+    report.make_report([tmp_path / "a"], tmp_path / "out")
+    assert "<svg" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_confusions_by_hand(tmp_path):
+    truths = ["stop", "stop", "stop", "play_music", "play_music", "ask_time"]
+    answers = ["stop", "play_music", None, "play_music", "lights_off", "stop"]
+    lines = make_lines("ic", ["ic"], 1, count=6)
+    for line, truth, answer in zip(lines, truths, answers, strict=True):
+        line |= {"reference": truth, "answer": answer}
+    part = read_run(write_one(tmp_path / "a", lines)).parts["ic", "ic", "accuracy"]
+    confusions = count_confusions(part)
+    assert confusions.truths == ["play_music", "stop", "ask_time"]  # as the task lists them
+    assert confusions.answers == ["play_music", "stop", "ask_time", "lights_off", UNREAD]
+    assert confusions.counts.tolist() == [[1, 0, 0, 1, 0], [1, 1, 0, 0, 1], [0, 1, 0, 0, 0]]
+    assert ("stop", UNREAD, 1) in confusions.mistakes and len(confusions.mistakes) == 4
+
+
+def test_rare_ones_of_many_classes_share_a_row(tmp_path):
+    lines = make_lines("ic", ["ic"], 1, count=90)
+    for index, line in enumerate(lines):
+        line["reference"] = line["answer"] = f"class {index if index < 30 else index % 5}"
+    part = read_run(write_one(tmp_path / "a", lines)).parts["ic", "ic", "accuracy"]
+    confusions = count_confusions(part)
+    assert len(confusions.truths) == 20 and confusions.truths[-1] == OTHERS
+    assert confusions.counts.sum() == 90 and np.diag(confusions.counts).sum() == 90
+    assert confusions.counts[-1, -1] == 11 and not confusions.mistakes
+
+
+def test_rows_without_samples_and_undefined_scores(tmp_path):
+    lines = make_lines("asr", ["asr"], 0.5, count=4)
+    folder = write_one(tmp_path / "a", lines)
+    results = json.loads((folder / "results.json").read_text())
+    empty = results["results"][0] | {"row": "none", "samples": 0, "value": None, "low": None, "high": None}
+    results["results"].append(empty)
+    (folder / "results.json").write_text(json.dumps(results))
+    report.make_report([folder], tmp_path / "out")
+    table = results_tables(Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")))[0]
+    assert table[3][2].strip() == "-" and "0 samples" in table[3][0]
+    assert report.number(float("nan"), 100) == "n/a"
+    assert [report.number(value, 100, signed=True) for value in (0.0001, -0.0001, -0.012)] == ["0.0", "0.0", "−1.2"]
+
+
+def test_layer_mix_of_the_model_that_was_measured(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    name = "model.multi_modal_projector.layer_mix.weights"
+    save_file({name: torch.tensor([0.5, -2.0, 1.5], dtype=torch.bfloat16)}, model / "model.safetensors")
+    (model / "config.json").write_text(json.dumps({"layer_mix": "learned"}))
+    system = OURS | {"model": str(model), "fingerprint": fingerprint(model)}
+    run = read_run(write_one(tmp_path / "a", make_lines("ic", ["ic"], 0.5, count=5), system))
+    assert read_layer_mix(run) == [0.5, -2.0, 1.5]
+    report.make_report([tmp_path / "a"], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert "layer-mix" in [attributes.get("id") for attributes in page.with_tag("h2")]
+    assert "The largest weight of 3 is that of layer 2: -2.000." in "".join(page.text)
+    save_file({name: torch.ones(3)}, model / "model.safetensors")  # trained on since
+    assert read_layer_mix(run) is None
+    (model / "config.json").write_text(json.dumps({"layer_mix": "last"}))
+    assert read_layer_mix(run) is None
+
+
+def test_recordings_are_made_small(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALLS", str(tmp_path))
+    soundfile.write(tmp_path / "a.wav", np.stack([noise(5.5125)] * 2, axis=1), 44_100)
+
+    def seconds(player):
+        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(player.uri.partition(",")[2])))
+        assert rate == 16_000 and wave.ndim == 1
+        return len(wave) / rate
+
+    player = make_player("$CALLS/a.wav")
+    assert player.uri.startswith("data:audio/mpeg;base64,") and not player.note
+    assert seconds(player) == pytest.approx(2, abs=0.15)  # MP3 comes in frames
+    assert len(player.uri) < (tmp_path / "a.wav").stat().st_size / 10
+    assert seconds(make_player("$CALLS/a.wav [0.5-1.25 s]")) == pytest.approx(0.75, abs=0.15)
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(tmp_path / "a.wav", "part/a.wav")
+    assert seconds(make_player("$CALLS/all.tar/part/a.wav")) == pytest.approx(2, abs=0.15)
+    soundfile.write(tmp_path / "long.wav", noise(70, 1), 16_000)
+    long = make_player(f"{tmp_path}/long.wav")
+    assert seconds(long) == pytest.approx(60, abs=0.15) and long.note == "The first 60 of 70 s."
+    (tmp_path / "text.wav").write_text("no audio")
+    assert make_player("$CALLS/text.wav").note == "The recording cannot be read."
+    for missing in (
+        "$CALLS/b.wav",
+        "$CALLS/all.tar/part/b.wav",
+        "https://nowhere.example/a.wav",
+        "$CALLS/b.wav [1-2 s]",
+    ):
+        assert make_player(missing) == make_player("") and make_player(missing).uri is None
+
+
+def test_without_audio_and_from_the_command_line(made, tmp_path, monkeypatch, capsys):
+    root, folders = made
+    monkeypatch.setenv("REPORT_RUNS", str(root / "audio"))
+    command = ["report.py", *map(str, folders), "--out", str(tmp_path), "--no-audio", "--worst", "3"]
+    monkeypatch.setattr(sys, "argv", command)
+    report.main()
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert (
+        not page.with_tag("audio")
+        and sum(attributes.get("class") == "card" for attributes in page.with_tag("li")) == 3
+    )
+    assert capsys.readouterr().out.split() == [str(tmp_path / "report.html"), str(tmp_path / "report.md")]
+
+
+def test_same_answers_give_the_same_page(made, tmp_path, monkeypatch):
+    root, folders = made
+    monkeypatch.setenv("REPORT_RUNS", str(root / "audio"))
+    report.make_report(folders, tmp_path)
+    for name in ("report.html", "report.md"):
+        assert (tmp_path / name).read_bytes() == (root / "out" / name).read_bytes()
