@@ -30,6 +30,7 @@ EXAMPLES = {
         ["a b", "the cat sat on the mat", "the dog ran off today"],
     ),
     "keyword_f1": ([None, ["Rain"], ["sun", "sea"]], [["ice"], ["rain"], ["sea"]]),
+    "pass_rate": ([None, "pass", "fail"], ["pass"] * 3),
     "sd_f1": ([None, [NOON], [DATE, NOON]], [[DATE], [NOON], [DATE]]),
     "slu_f1": ([None, [NOON], [{"label": "date", "value": "friday"}]], [[DATE], [NOON], [DATE]]),
     "uar": ([None, "sad", "glad"], ["glad", "sad", "sad"]),
@@ -38,6 +39,7 @@ EXAMPLES = {
 VALUES = {
     "accuracy": 1 / 3,
     "keyword_f1": (0 + 1 + 2 / 3) / 3,
+    "pass_rate": 1 / 3,
     "sd_f1": 2 * 2 / (2 * 2 + 1 + 1),
     # twice 2 right and 1 missed; "friday" is 1 of 2 words and 5 of 11 characters away
     "slu_f1": 2 * 4 / (2 * 4 + (1 / 2 + 5 / 11) + (2 + 1 / 2 + 5 / 11)),
