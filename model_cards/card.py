@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shlex
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,19 +10,23 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.utils import httpx
 from safetensors import safe_open
 
+from speechverse.model_cards.measured import eval_results, hub_metrics, one_line, suite_tables
 from speechverse.modeling_speechverse.base_checkpoints import find_named_base, fingerprint
+from speechverse.processing.tasks_speechverse import TaskBank
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md.jinja")
+SHIPPED_TASKS = Path(__file__).parent.parent / "processing" / "tasks"
 CARD = "README.md"
 UNKNOWN_LICENCE = "not recorded; see its own page"
 UNKNOWN_DATA_LICENCE = "one's own; not recorded"
 PICTURES = {"Loss": "loss.png", "How it was trained": "training.png"}
 HUB_TIMEOUT = 10  # s
 # The last line of every card that is written here, with a checksum of those above: whose card a file is can be told by it.
-SIGNATURE = (
-    "<!-- Written by SpeechVerse ({checksum}). Once it has been edited, training does not write over this card. -->"
+DRAFT_SIGNATURE = (
+    "<!-- Draft written by SpeechVerse ({checksum}). Training and evaluation write it anew until it is edited. -->"
 )
+SIGNATURE = "<!-- Written by SpeechVerse ({checksum}). -->"
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ def make_card(
     processor,
     *,
     standalone: bool,
-    results: dict | None = None,
+    suites: dict[str, dict] | None = None,
     run: dict | None = None,
     license: str | None = None,
+    emissions: dict | None = None,
 ) -> ModelCard:
     """Fills the template.
 
@@ -67,12 +71,18 @@ def make_card(
         repo_id (`str`, *optional*): where they are published; `None`: nowhere yet, and they are used from their folder.
         model, processor: of the checkpoint; the model may be on the meta device.
         standalone (`bool`): whether the bases are published too.
-        results, run (`dict`, *optional*): what is published of `results.json` and `run.json`.
+        suites (`dict[str, dict]`, *optional*): what is published of each suite's `results.json`.
+        run (`dict`, *optional*): what is published of `run.json`.
         license (`str`, *optional*): of what was learned, as the Hub spells licences.
+        emissions (`dict`, *optional*): of training, as its publisher states them: `emissions`, in grams of CO2 equivalents,
+            and `source`, how they were found. SpeechVerse measures none.
     """
+    suites = suites or {}
     bases = _describe_bases(model.config)
     hub_ids = [base.id for base in bases if base.on_hub]
     relation = "finetune" if standalone else "adapter"
+    name = repo_id.split("/")[-1] if repo_id else release.resolve().name
+    machine = _machine_words(run["hardware"]) if run and "hardware" in run else None
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="audio-text-to-text",
@@ -80,13 +90,17 @@ def make_card(
         license=license,
         base_model=hub_ids or None,
         base_model_relation=relation if hub_ids else None,
-        metrics=["accuracy", "recall"] if results else None,
+        metrics=hub_metrics(suites) or None,
+        model_name=name if suites else None,
+        eval_results=eval_results(suites, processor.tasks) or None,
+        co2_eq_emissions=_emissions_metadata(emissions, machine),
     )
     tasks = list(processor.tasks)
+    published = fingerprint(release)
     return ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
-        name=repo_id.split("/")[-1] if repo_id else release.resolve().name,
+        name=name,
         repo_id=repo_id,
         address=repo_id or ".",
         license=license,
@@ -94,38 +108,49 @@ def make_card(
         bases=[asdict(base) for base in bases],
         folders=[] if standalone else [base.id for base in bases if not base.on_hub],
         standalone=standalone,
-        fingerprint=fingerprint(release),
+        fingerprint=published,
         megabytes=sum(file.stat().st_size for file in release.glob("*.safetensors")) / 1e6,
         stored_dtype=_stored_dtype(release),
         learned=run["trainable_parameters"] if run else sum(p.numel() for p in model.parameters() if p.requires_grad),
         frame_rate=_projected_frame_rate(model),
         max_seconds=processor.max_audio_seconds,
-        tasks=[[_cell(text) for text in (task.id, task.name, _labels(task), task.prompts[0])] for task in tasks],
+        tasks=[[one_line(text) for text in (task.id, task.name, _labels(task), task.prompts[0])] for task in tasks],
         plain_task=next((task.id for task in tasks if not task.fields), None),
-        results=results,
-        rows=[_result_cells(row) for row in results["results"]] if results else [],
-        command=shlex.join(results["command"]) if results else None,
+        not_learned=_not_learned(tasks),
+        suites=suite_tables(suites, published),
         run=run,
+        hours=run["train_runtime"] / 3600 if run and run.get("train_runtime") else None,
+        emissions=emissions,
         sources=dict.fromkeys(map(_source_words, run["config"]["train_data"])) if run else {},
-        machine=_machine_words(run["hardware"]) if run and "hardware" in run else None,
+        machine=machine,
         data=_data_rows(run["data"]) if run and "data" in run else [],
         stages=[_stage_cells(stage) for stage in run.get("stages", ())] if run else [],
         restricted=_restricted_corpora(run["data"]) if run and "data" in run else [],
+        speech=_hours_of_speech(run["data"]) if run and "data" in run else {},
         pictures=[(words, name) for words, name in PICTURES.items() if (release / name).is_file()],
     )
 
 
-def save_card(card: ModelCard, folder: Path) -> None:
-    """Writes a card as the folder's `README.md`, signed."""
+def save_card(card: ModelCard, folder: Path, *, draft: bool = False) -> None:
+    """Writes a card as the folder's `README.md`, signed; a draft is written anew when there is more to say."""
     text = str(card).rstrip("\n")
-    signature = SIGNATURE.format(checksum=_checksum(text))
+    signature = (DRAFT_SIGNATURE if draft else SIGNATURE).format(checksum=_checksum(text))
     (folder / CARD).write_text(f"{text}\n{signature}\n", encoding="utf-8")
 
 
 def is_unedited(card: Path) -> bool:
     """Whether a file is as [`save_card`] wrote it."""
-    text, _, signature = card.read_text(encoding="utf-8", errors="replace").rstrip("\n").rpartition("\n")
-    return signature == SIGNATURE.format(checksum=_checksum(text))
+    return _is_signed(card, DRAFT_SIGNATURE) or _is_signed(card, SIGNATURE)
+
+
+def is_draft(card: Path) -> bool:
+    """Whether a file is a draft as [`save_card`] wrote it."""
+    return _is_signed(card, DRAFT_SIGNATURE)
+
+
+def _is_signed(card: Path, signature: str) -> bool:
+    text, _, last = card.read_text(encoding="utf-8", errors="replace").rstrip("\n").rpartition("\n")
+    return last == signature.format(checksum=_checksum(text))
 
 
 def _checksum(text: str) -> str:
@@ -195,12 +220,6 @@ def _labels(task) -> str:
     return ", ".join(task.labels) or "free text"
 
 
-def _result_cells(row: dict) -> list[str]:
-    skipped = "".join(f"; {count} left out: {reason}" for reason, count in row["skipped"].items())
-    percent = ["-" if row[name] is None else f"{100 * row[name]:.1f} %" for name in ("accuracy", "uar")]
-    return [_cell(text) for text in (row["instruction"], f"{row['samples']}{skipped}", *percent)]
-
-
 def _source_words(source: dict) -> str:
     """A source of training data, in words: what it is called, and which part of it was taken."""
     parts = [f"{name}: {value}" for name, value in source.items() if name not in ("instruction", "target") and value]
@@ -226,7 +245,7 @@ def _stage_cells(stage: dict) -> list[str]:
         str(stage.get("steps", "-")),
         stage.get("end") or "-",
     ]
-    return [_cell(text) for text in cells]
+    return [one_line(text) for text in cells]
 
 
 def _data_rows(data: dict) -> list[list[str]]:
@@ -237,7 +256,7 @@ def _data_rows(data: dict) -> list[list[str]]:
         for task, counts in tasks.items():
             if counts["kept"]:
                 cells = [place, task, f"{counts['kept']:,}", f"{counts['hours']:.2f}", licence]
-                rows.append([_cell(text) for text in cells])
+                rows.append([one_line(text) for text in cells])
     return rows
 
 
@@ -249,11 +268,32 @@ def _restricted_corpora(data: dict) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _hours_of_speech(data: dict) -> dict[str, dict]:
+    """Hours and titles of the training data by whose speech it is, `recorded`, `synthetic` or `mixed`, where that is known."""
+    found = {}
+    for place, tasks in data["train"]["corpora"].items():
+        facts = _licence_at(place, data)
+        hours = sum(counts["hours"] for counts in tasks.values())
+        if hours and "speech" in facts:
+            kind = found.setdefault(facts["speech"], {"hours": 0.0, "titles": []})
+            kind["hours"] += hours
+            kind["titles"] += [facts["title"]] if facts["title"] not in kind["titles"] else []
+    return found
+
+
+def _not_learned(tasks: list) -> list[str]:
+    """The tasks that SpeechVerse ships and that a model does not carry."""
+    known = {name for task in tasks for name in (task.id, task.name)}
+    return [task.name for task in TaskBank.from_yaml(SHIPPED_TASKS) if not known & {task.id, task.name}]
+
+
+def _emissions_metadata(emissions: dict | None, machine: str | None) -> dict | None:
+    """As the Hub reads it."""
+    if emissions is None:
+        return None
+    return emissions | {"training_type": "fine-tuning"} | ({"hardware_used": machine} if machine else {})
+
+
 def _licence_at(place: str, data: dict) -> dict:
     """What is known of the corpus of a place such as `slurp/train`; nothing of a manifest."""
     return data["licences"].get(place) or data["licences"].get(place.rpartition("/")[0]) or {}
-
-
-def _cell(text: str) -> str:
-    """Text that stays within its cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")

@@ -1,44 +1,59 @@
-"""The draft of a card, in the folder of a run that has ended."""
+"""The draft of a card, in the folder of a run: written when training ends, and anew when something was measured."""
 
 import logging
 from pathlib import Path
 
-from speechverse.model_cards.card import CARD, is_unedited, make_card, save_card
+from speechverse.model_cards.card import CARD, is_draft, make_card, save_card
 from speechverse.model_cards.records import public_results, public_run
-from speechverse.model_cards.release import RESULTS, RUN, read_record
+from speechverse.model_cards.release import RUN, by_suite, model_without_weights, read_record, results_of_model
 from speechverse.modeling_speechverse.configuration_speechverse import SpeechVerseConfig
+from speechverse.processing.processing_speechverse import SpeechVerseProcessor
 
 
 logger = logging.getLogger(__name__)
 
 
-def write_draft(folder: str | Path, model, processor) -> None:
-    """Writes `README.md`: what the weights in a folder are, how they were made, and how to use them from there.
+def refresh_card(folder: str | Path) -> bool:
+    """Writes `README.md` anew: what the weights in a folder are, how they were made, how good they are, and how to use them.
 
-    It names no more of a run than its publication would. A file that somebody wrote or edited stays as it is.
+    It names no more of a run than its publication would. A file that is no draft of ours stays as it is: one that somebody
+    wrote or edited, and the card of a release. Records that are of other weights are left out, with a warning.
 
     Args:
-        folder (`str` or `Path`): of a finished run, with its `run.json`, its pictures and, if they were measured, its
-            results.
-        model, processor: those that were saved there.
+        folder (`str` or `Path`): with a checkpoint and, as far as they are there, its `run.json`, its pictures and a
+            `results.json` for each suite in `evaluation/`.
 
-    Raises:
-        ValueError: if `run.json` is about other weights.
+    Returns:
+        `bool`: whether it was written.
     """
     folder = Path(folder)
-    if (folder / CARD).is_file() and not is_unedited(folder / CARD):
-        logger.warning(f"{folder / CARD} was written or edited by somebody and stays as it is: no draft is written.")
-        return
-    run = read_record(folder, RUN, public_run)
-    standalone = SpeechVerseConfig.from_pretrained(folder).standalone
-    card = make_card(folder, None, model, processor, standalone=standalone, results=_read_results(folder), run=run)
-    save_card(card, folder)
+    if (folder / CARD).is_file() and not is_draft(folder / CARD):
+        logger.warning(f"{folder / CARD} was written or edited by somebody, or published, and stays as it is.")
+        return False
+    config = SpeechVerseConfig.from_pretrained(folder)
+    card = make_card(
+        folder,
+        None,
+        model_without_weights(config),
+        SpeechVerseProcessor.from_pretrained(folder),
+        standalone=config.standalone,
+        suites=_read_results(folder),
+        run=_warn_of_error(lambda: read_record(folder, RUN, public_run)),
+    )
+    save_card(card, folder, draft=True)
+    return True
 
 
-def _read_results(folder: Path) -> dict | None:
-    """The results, unless they are of weights that lay in the folder before."""
+def _read_results(folder: Path) -> dict[str, dict]:
+    """What was measured of these weights, and not of some that lay in the folder before."""
+    names = _warn_of_error(lambda: results_of_model(folder)) or []
+    found = {name: _warn_of_error(lambda name=name: read_record(folder, name, public_results)) for name in names}
+    return by_suite({name: record for name, record in found.items() if record is not None})
+
+
+def _warn_of_error(read):
     try:
-        return read_record(folder, RESULTS, public_results)
+        return read()
     except ValueError as error:
-        logger.warning(f"The draft of the card has no results: {error}")
+        logger.warning(f"The draft of the card leaves out what is no record of these weights: {error}")
         return None

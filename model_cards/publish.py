@@ -39,13 +39,12 @@ REPLACED_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
-    "results.json",
+    "evaluation/*/results.json",
     "run.json",
     "loss.png",
     "training.png",
 )
 TEMPLATES_FOLDER = "additional_chat_templates/"  # the only folder that a processor writes
-RESUME_ADVICE = "What the Hub has received it keeps: give the command again."
 
 
 def publish(
@@ -57,6 +56,7 @@ def publish(
     pull_request: bool = False,
     license: str | None = None,
     dtype: str | None = None,
+    emissions: dict | None = None,
     message: str | None = None,
 ) -> str:
     """Sends a checkpoint to the Hub as one commit.
@@ -68,7 +68,7 @@ def publish(
         branch (`str`, *optional*): branch to commit to, made if it is not there; by default `main`.
         pull_request (`bool`, *optional*, defaults to `False`): propose the commit to a repository that is there, in
             place of making it.
-        license, dtype: see [`~release.write_release`].
+        license, dtype, emissions: see [`~release.write_release`].
         message (`str`, *optional*): the commit's.
 
     Returns:
@@ -83,7 +83,7 @@ def publish(
             "No --license is given: the card will say so. That of the training data binds what was learned."
         )
     with tempfile.TemporaryDirectory() as folder:
-        write_release(checkpoint, folder, repo_id=repo_id, license=license, dtype=dtype)
+        write_release(checkpoint, folder, repo_id=repo_id, license=license, dtype=dtype, emissions=emissions)
         ModelCard.load(Path(folder) / "README.md").validate()
         api = HfApi()
         if not pull_request:
@@ -120,9 +120,9 @@ def _operations(folder: Path, present: list[str]) -> list:
 
 
 def _is_of_a_release(name: str) -> bool:
-    if "/" in name:
-        return name.startswith(TEMPLATES_FOLDER)
-    return any(fnmatch(name, pattern) for pattern in REPLACED_FILES)
+    # A star stands for no slash: `adapters/model.safetensors` is somebody's own.
+    patterns = (pattern for pattern in REPLACED_FILES if pattern.count("/") == name.count("/"))
+    return name.startswith(TEMPLATES_FOLDER) or any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _create_repository(api: HfApi, repo_id: str, private: bool) -> None:
@@ -145,7 +145,14 @@ def _parse_arguments() -> argparse.Namespace:
         "--dtype", choices=("float32", "bfloat16"), help="of the published weights (default: as saved)"
     )
     parser.add_argument("--message", help="the commit's message")
+    parser.add_argument("--co2-grams", type=float, help="of CO2 equivalents that training emitted, if you know them")
+    parser.add_argument("--co2-source", help="how you know, such as the tool that measured them")
     options = parser.parse_args()
+    if (options.co2_grams is None) != (options.co2_source is None):
+        parser.error("--co2-grams and --co2-source go together: a figure without its source says nothing.")
+    grams, source = options.co2_grams, options.co2_source
+    options.emissions = None if grams is None else {"emissions": grams, "source": source}
+    del options.co2_grams, options.co2_source
     if options.private and options.pull_request:
         parser.error("--private makes a repository; a pull request is for one that is there.")
     return options
@@ -158,7 +165,12 @@ def _rehearse(options: argparse.Namespace) -> None:
         raise ValueError(f"{target} is there already: name a new folder for the dry run.")
     with tempfile.TemporaryDirectory() as folder:  # so that a release that is refused leaves nothing behind
         write_release(
-            options.checkpoint, folder, repo_id=options.repo_id, license=options.license, dtype=options.dtype
+            options.checkpoint,
+            folder,
+            repo_id=options.repo_id,
+            license=options.license,
+            dtype=options.dtype,
+            emissions=options.emissions,
         )
         shutil.copytree(folder, target, dirs_exist_ok=True)
     for file in sorted(target.rglob("*")):

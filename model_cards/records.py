@@ -52,30 +52,63 @@ HARDWARE = ("device", "gpus", "world_size", "cpu", "cores", "platform")
 GPU = ("name", "memory_gib")
 STAGE = ("name", "tasks", "trains", "first_step", "steps", "end")
 PART = ("samples", "kept", "hours")  # without labels and reasons, which may quote the data
-LICENCE = ("title", "licence", "permissive")
+LICENCE = ("title", "licence", "permissive", "speech")
 MEASURES = ("samples", "seconds", "tokens")
+RESULTS = (
+    "suite",
+    "title",
+    "date",
+    "command",
+    "seed",
+    "hardware",
+    "versions",
+    "seconds",
+    "batch_size",
+    "fingerprint",
+)
+SYSTEM = ("kind", "name", "model", "fingerprint")
+ROW = (  # without classes, which may be names
+    "row",
+    "name",
+    "corpus",
+    "split",
+    "view",
+    "task",
+    "prompts",
+    "prompt",
+    "decoding",
+    "describe",
+    "metric",
+    "scored",
+    "higher_is_better",
+    "scale",
+    "signature",
+    "value",
+    "low",
+    "high",
+    "resampled",
+    "clusters",
+    "samples",
+    "paper",
+)
 
 
 def public_results(results: dict) -> dict:
-    """Of `results.json`: the figures and how they were made; of recordings that could not be read, how many and why.
+    """Of a suite's `results.json`: the figures and how they were made; of recordings that were left out, how many and why.
 
     Raises:
         KeyError: if a field is missing.
     """
     return {
+        **{name: _shorten_all(results[name]) for name in RESULTS},
+        "system": _shorten_all(_select(results["system"], SYSTEM)),
         "results": [
-            {
-                "instruction": row["instruction"],
-                "samples": row["samples"],
-                "skipped": _count_reasons(row["skipped"]),
-                "accuracy": row["accuracy"],
-                "uar": row.get("uar"),  # lists of keywords or slots are no classes
-                "source": _public_source(row["source"]),
-            }
+            # What was asked stays as it is: /th/ is no path. A joint row names its tasks.
+            {**_shorten_all({name: row[name] for name in ROW}), "instruction": row["instruction"]}
+            | {"skipped": _count_kinds(row["skipped"])}
             for row in results["results"]
         ],
-        "command": [shorten_path(word) for word in results["command"]],
-        **{name: results[name] for name in ("fingerprint", "date", "hardware", "versions")},
+        "not_asked": [_shorten_all(_select(row, ("row", "reason"))) for row in results["not_asked"]],
         **_earlier_fingerprint(results),
     }
 
@@ -121,11 +154,12 @@ def shorten_paths(text: str) -> str:
     return re.sub(r"[^\s()\[\]{}<>\"'`,;]+", lambda word: shorten_path(word[0]), text) if whole == text else whole
 
 
-def _count_reasons(skipped: list[dict] | dict[str, int]) -> dict[str, int]:
-    """How many recordings were left out for each reason; a record that was published before says so itself."""
-    if isinstance(skipped, dict):
-        return skipped
-    return dict(Counter(shorten_paths(row["reason"].split(":")[0]) for row in skipped))
+def _count_kinds(skipped: dict[str, int]) -> dict[str, int]:
+    """Counts by the kind of a reason, which stands before its colon; what follows may name a recording."""
+    counts = Counter()
+    for reason, count in skipped.items():
+        counts[shorten_paths(reason.split(":")[0])] += count
+    return dict(counts)
 
 
 def _earlier_fingerprint(record: dict) -> dict:

@@ -17,13 +17,20 @@ from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
 logger = logging.getLogger(__name__)
 
-RESULTS = "results.json"  # of evaluation/run.py
+RESULTS = "evaluation/*/results.json"  # of evaluation/run.py, a folder for each suite
+OWN_SYSTEM = "speechverse"  # kind of the system that a suite's results are of; those of baselines stay at home
 RUN = "run.json"  # of training
 PROCESSOR_FILES = (PROCESSOR_NAME, "tokenizer_config.json", "tasks.json")
 
 
 def write_release(
-    checkpoint: str | Path, folder: str | Path, *, repo_id: str, license: str | None = None, dtype: str | None = None
+    checkpoint: str | Path,
+    folder: str | Path,
+    *,
+    repo_id: str,
+    license: str | None = None,
+    dtype: str | None = None,
+    emissions: dict | None = None,
 ) -> None:
     """Writes into `folder` what is to be published of a checkpoint, and nothing else.
 
@@ -35,6 +42,7 @@ def write_release(
         repo_id (`str`): where it is going to be published; the card's snippets name it.
         license (`str`, *optional*): of what was learned, as the Hub spells licences.
         dtype (`str`, *optional*): of the published weights, `float32` or `bfloat16`; by default as saved.
+        emissions (`dict`, *optional*): see [`~card.make_card`].
 
     Raises:
         ValueError: if the checkpoint is incomplete or damaged, its parts do not belong together, or its results are of
@@ -48,18 +56,28 @@ def write_release(
     model = _save_model(checkpoint, config, folder, dtype)
     _refuse_other_processor(checkpoint, model, processor)
     processor.save_pretrained(folder)
-    results, run = read_record(checkpoint, RESULTS, public_results), read_record(checkpoint, RUN, public_run)
+    results = {name: read_record(checkpoint, name, public_results) for name in results_of_model(checkpoint)}
+    run = read_record(checkpoint, RUN, public_run)
     published = fingerprint(folder)
-    for name, record in ((RESULTS, results), (RUN, run)):
+    for name, record in {**results, RUN: run}.items():
         if record is not None:
             # Where the weights were rounded, the record is of those before, and stands beside those after.
             record |= {"recorded_for": record.get("recorded_for", record["fingerprint"]), "fingerprint": published}
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for name in PICTURES.values():
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
     card = make_card(
-        folder, repo_id, model, processor, standalone=standalone, results=results, run=run, license=license
+        folder,
+        repo_id,
+        model,
+        processor,
+        standalone=standalone,
+        suites=by_suite(results),
+        run=run,
+        license=license,
+        emissions=emissions,
     )
     save_card(card, folder)
     if (checkpoint / CARD).is_file() and not is_unedited(checkpoint / CARD):
@@ -84,6 +102,34 @@ def _refuse_incomplete(checkpoint: Path) -> None:
         raise ValueError(f"{checkpoint} holds a model of model_type {model_type!r}, not a SpeechVerse model.")
 
 
+def model_without_weights(config: SpeechVerseConfig) -> SpeechVerseForConditionalGeneration:
+    """A model on the meta device: its structure, for which no base need be on this machine."""
+    with torch.device("meta"):
+        return SpeechVerseForConditionalGeneration(config)
+
+
+def results_of_model(checkpoint: Path) -> list[str]:
+    """The files of results in a folder that are of the model itself, as paths within it, sorted.
+
+    Raises:
+        ValueError: if one is no such record.
+    """
+    found = []
+    for file in sorted(checkpoint.glob(RESULTS)):
+        record = _read_json(file)
+        system = record.get("system") if isinstance(record, dict) else None
+        if not isinstance(system, dict):
+            raise ValueError(f"{file} does not say which system it is about: make it again, or remove it.")
+        if system.get("kind") == OWN_SYSTEM:
+            found.append(file.relative_to(checkpoint).as_posix())
+    return found
+
+
+def by_suite(results: dict[str, dict]) -> dict[str, dict]:
+    """Results by the names of their folders, in place of those of their files."""
+    return {Path(name).parent.name: record for name, record in results.items()}
+
+
 def _save_model(checkpoint: Path, config: SpeechVerseConfig, folder: Path, dtype: str | None):
     """Saves configuration, weights and code; returns the model. An adapter's bases need not be on this machine."""
     dtype = None if dtype is None else getattr(torch, dtype)
@@ -95,8 +141,7 @@ def _save_model(checkpoint: Path, config: SpeechVerseConfig, folder: Path, dtype
             )
         model.to(dtype).save_pretrained(folder, standalone=True)
         return model
-    with torch.device("meta"):
-        model = SpeechVerseForConditionalGeneration(config)
+    model = model_without_weights(config)
     weights = model.read_adapter_weights(checkpoint / SAFE_WEIGHTS_NAME)
     if (checkpoint / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(checkpoint)
@@ -123,7 +168,7 @@ def read_record(checkpoint: Path, name: str, make_public) -> dict | None:
 
     Args:
         checkpoint (`Path`): folder with the weights.
-        name (`str`): of the record's file.
+        name (`str`): of the record's file, as a path within the folder.
         make_public: [`~records.public_results`] or [`~records.public_run`].
 
     Raises:

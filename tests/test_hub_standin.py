@@ -1,5 +1,6 @@
 """The stand-in for the Hub, held against the client that it is made for."""
 
+import json
 import subprocess
 import sys
 import urllib.error
@@ -320,11 +321,24 @@ def test_a_valid_card(hub, client, recwarn):
     ModelCard(CARD).validate()
     ModelCard("---\nlicense: other\nlicense_name: ours\nlicense_link: LICENSE\n---\n").validate()
     client()._validate_yaml(CARD)
+    ModelCard(
+        f"---\n{result(metrics=[{'type': 'wer', 'value': '3.5 ± 1', 'args': {'a': [1]}, 'more': 1}])}\n---\n"
+    ).validate()
     assert not recwarn.list
     with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
         client()._validate_yaml("# No metadata\n")
     with pytest.warns(UserWarning, match="not in the official list"):
         client()._validate_yaml("---\npipeline_tag: speech-magic\n---\n")
+
+
+def result(**changes) -> str:
+    """A model index of one result, a part of which is changed; JSON is YAML."""
+    parts = {
+        "task": {"type": "automatic-speech-recognition"},
+        "dataset": {"type": "org/corpus", "name": "Corpus"},
+        "metrics": [{"type": "wer", "value": 3.5}],
+    }
+    return "model-index: " + json.dumps([{"name": "model", "results": [parts | changes]}])
 
 
 @pytest.mark.parametrize(
@@ -340,6 +354,22 @@ def test_a_valid_card(hub, client, recwarn):
         ("pipeline_tag: [a]", '"pipeline_tag" must be a string'),
         ("model-index: [{name: m, results: [{task: {}, dataset: {}, metrics: []}]}]", "task.type\" is required"),
         ("model-index: [{results: []}]", r'"model-index\[0\].name" is required'),
+        ("model-index: [{name: m}]", r'"model-index\[0\].results" is required'),
+        ("model-index: {name: m, results: []}", '"model-index" must be an array'),
+        (result(task={"name": "ASR"}), r'results\[0\].task.type" is required'),
+        (result(dataset={"name": "Corpus"}), 'dataset.type" is required'),
+        (result(dataset={"type": "corpus"}), 'dataset.name" is required'),
+        (result(dataset={"type": "my corpus", "name": "Corpus"}), 'dataset.type" with value "my corpus" fails to match'),
+        (result(dataset={"type": "a/b/c", "name": "Corpus"}), 'dataset.type" with value "a/b/c" fails to match'),
+        (result(dataset={"type": "korpüs", "name": "Corpus"}), "fails to match the required pattern"),
+        (result(dataset={"type": "corpus", "name": ""}), 'dataset.name" is not allowed to be empty'),
+        (result(dataset={"type": "corpus", "name": "Corpus", "config": 1}), 'dataset.config" must be a string'),
+        (result(metrics={"type": "wer", "value": 1}), 'metrics" must be an array'),
+        (result(metrics=[{"value": 1}]), r'metrics\[0\].type" is required'),
+        (result(metrics=[{"type": "wer"}]), r'metrics\[0\].value" is required'),
+        (result(metrics=[{"type": "wer", "value": None}]), r'metrics\[0\].value" is required'),
+        (result(metrics=[{"type": "wer", "value": 1, "config": {"a": 1}}]), r'metrics\[0\].config" must be a string'),
+        (result(metrics=[{"type": "wer", "value": 1, "verified": "yes"}]), r'verified" must be a boolean'),
         ("- a", "must be a mapping"),
         ("tags: [", "Invalid YAML"),
     ],

@@ -23,6 +23,7 @@ from speechverse.training.arguments import (
     parse_run_config,
 )
 from speechverse.training.callbacks.gradient_guard import TrainingDiverged
+from speechverse.training.callbacks.leave_results import LeaveResults
 from speechverse.training.checkpoint_writing import CheckpointWriteError
 from speechverse.training.curriculum import default_stages
 from speechverse.training.data.dataset import Collator, InstructionDataset, TranscriptDataset
@@ -153,9 +154,8 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
 
 def train(trainer: SpeechVerseTrainer, config: RunConfig) -> None:
     """Runs to the end; leaves a checkpoint, `run.json`, pictures and a draft of the card in `output_dir`."""
+    trainer.add_callback(LeaveResults(trainer, config.as_dict() | trainer.args.to_sanitized_dict()))
     trainer.train(resume_from_checkpoint=_checkpoint_to_resume(trainer.args))
-    trainer.save_model()
-    trainer.leave_results(config.as_dict() | trainer.args.to_sanitized_dict())
 
 
 def _checkpoint_to_resume(args) -> str | None:

@@ -10,7 +10,6 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalPrediction, IntervalStrategy, SaveStrategy
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..model_cards.draft import write_draft
 from .arguments import REFUSED_PUSH
 from .callbacks.curriculum import CurriculumCallback
 from .callbacks.gradient_guard import GradientGuard
@@ -26,8 +25,6 @@ from .deepspeed_mixin import DeepSpeedMixin
 from .mixture import Mixture, MixtureDataset
 from .out_of_memory import out_of_memory_advice
 from .parts import GradientGates, gathered, part_of
-from .plots import save_plots
-from .run_record import describe_run, write_run_record
 from .stage_schedule import StageSchedule
 from .task_losses import TaskLosses, sample_losses, task_name
 
@@ -322,20 +319,6 @@ class SpeechVerseTrainer(AtomicCheckpointsMixin, DeepSpeedMixin, Trainer):
 
     def _load_best_model(self):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-    def leave_results(self, config: dict) -> None:
-        """Writes what a run leaves next to its checkpoint: `run.json`, `loss.png`, `training.png` and a draft of its card.
-
-        Args:
-            config (`dict`): how the run was configured, as `training/train.py` says it.
-        """
-        if not self.is_world_process_zero():
-            return
-        folder = Path(self.args.output_dir)
-        stages = self.curriculum.record(self.state.global_step)
-        write_run_record(describe_run(self, config, stages), folder)
-        save_plots(self.state.log_history, stages, folder)
-        write_draft(folder, self.model, self.processing_class)
 
 
 class PassesOverData(TrainerCallback):

@@ -85,27 +85,84 @@ def _check_value(name: str, where: str, value) -> list[str]:
     return []
 
 
+# What a model index holds, as the Hub's specification of model cards has it: a field's type, with a mark where it has to be
+# there. A list stands for an array of such objects. The Hub passes what the specification does not name.
+REQUIRED = True
+MODEL_INDEX = [
+    {
+        "name": (str, REQUIRED),
+        "results": (
+            [
+                {
+                    "task": ({"type": (str, REQUIRED), "name": (str, False)}, REQUIRED),
+                    "dataset": (
+                        {
+                            "type": (str, REQUIRED),
+                            "name": (str, REQUIRED),
+                            "config": (str, False),
+                            "split": (str, False),
+                            "revision": (str, False),
+                            "args": (object, False),
+                        },
+                        REQUIRED,
+                    ),
+                    "metrics": (
+                        [
+                            {
+                                "type": (str, REQUIRED),
+                                "value": (object, REQUIRED),
+                                "name": (str, False),
+                                "config": (str, False),
+                                "args": (object, False),
+                                "verified": (bool, False),
+                                "verifyToken": (str, False),
+                            }
+                        ],
+                        REQUIRED,
+                    ),
+                    "source": ({"url": (str, REQUIRED), "name": (str, False)}, False),
+                }
+            ],
+            REQUIRED,
+        ),
+    }
+]
+DATASET_TYPE = re.compile(r"(?:[\w-]+/)?[\w.-]+", re.ASCII)
+
+
 def _check_model_index(index) -> list[str]:
-    """The errors of evaluation results in the form of `model-index`."""
-    if not isinstance(index, list):
-        return ['"model-index" must be an array']
-    errors = []
+    """The errors of evaluation results in the form of `model-index`, in the Hub's words."""
+    return list(_check_shape("model-index", index, MODEL_INDEX))
 
-    def require(where: str, holder, *names: str) -> None:
-        if not isinstance(holder, dict):
-            errors.append(f'"{where}" must be of type object')
+
+def _check_shape(where: str, value, shape):
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            yield f'"{where}" must be an array'
         else:
-            errors.extend(f'"{where}.{name}" is required' for name in names if holder.get(name) is None)
+            for number, item in enumerate(value):
+                yield from _check_shape(f"{where}[{number}]", item, shape[0])
+    elif isinstance(shape, dict):
+        if not isinstance(value, dict):
+            yield f'"{where}" must be of type object'
+            return
+        for name, (kind, required) in shape.items():
+            if required and value.get(name) is None:
+                yield f'"{where}.{name}" is required'
+            elif name in value:
+                yield from _check_shape(f"{where}.{name}", value[name], kind)
+    elif shape is bool:
+        if not isinstance(value, bool):
+            yield f'"{where}" must be a boolean'
+    elif shape is str:
+        yield from _check_string(where, value)
 
-    for number, model in enumerate(index):
-        require(f"model-index[{number}]", model, "name", "results")
-        results = model.get("results") if isinstance(model, dict) else None
-        for position, result in enumerate(results or []):
-            where = f"model-index[{number}].results[{position}]"
-            require(where, result, "task", "dataset", "metrics")
-            if isinstance(result, dict):
-                require(f"{where}.task", result.get("task", {}), "type")
-                require(f"{where}.dataset", result.get("dataset", {}), "type", "name")
-                for place, metric in enumerate(result.get("metrics") or []):
-                    require(f"{where}.metrics[{place}]", metric, "type", "value")
-    return errors
+
+def _check_string(where: str, value):
+    if not isinstance(value, str):
+        yield f'"{where}" must be a string'
+    elif not value:
+        yield f'"{where}" is not allowed to be empty'
+    elif where.endswith(".dataset.type") and not DATASET_TYPE.fullmatch(value):
+        pattern = r"/^(?:[\w-]+\/)?[\w-.]+$/"
+        yield f'"{where}" with value "{value}" fails to match the required pattern: {pattern}'

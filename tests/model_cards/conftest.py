@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from suite_results import results_of
 from tiny_models import save_bases
 
 from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor, Task, TaskBank
@@ -100,6 +101,7 @@ def checkpoint(bases, tmp_path):
                     "title": "Calls (from /home/secret/calls)",
                     "licence": "CC-BY-NC-4.0",
                     "permissive": False,
+                    "speech": "synthetic",
                     "file": str(tmp_path / "secret-corpora" / "own.yaml"),
                 }
             },
@@ -109,24 +111,10 @@ def checkpoint(bases, tmp_path):
         "log": [{"loss": 0.5, "grad_norm": None, "note": "secret", "step": 7}],
     }
     (folder / "run.json").write_text(json.dumps(run))
-    row = {
-        "instruction": "/th/ or /s/: which | sound?",
-        "samples": 10,
-        "skipped": [{"audio": f"{folder}/secret-jane.wav", "reason": "unreadable: secret-jane.wav"}],
-        "accuracy": 0.8,
-        "uar": 0.75,
-        "source": source,
-    }
-    results = {
-        "results": [row],
-        "fingerprint": fingerprint(folder),
-        "date": "2026-01-02",
-        "command": ["python", "evaluation/run.py", f"--model={folder}", "--out", "/home/secret/a b"],
-        "hardware": "2 CPU cores",
-        "versions": {"torch": "2"},
-    }
-    (folder / "results.json").write_text(json.dumps(results))
-    (folder / "answers.jsonl").write_text('{"audio": "secret-jane.wav"}\n')
+    suite = folder / "evaluation" / "colours"
+    suite.mkdir(parents=True)
+    (suite / "results.json").write_text(json.dumps(results_of(folder)))
+    (suite / "samples.jsonl").write_text('{"audio": "secret-jane.wav"}\n')
     (folder / "optimizer.pt").write_bytes(b"pickle")
     (folder / "checkpoint-7").mkdir()
     return folder

@@ -12,20 +12,20 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from tiny_models import noise
 
-from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor
-from speechverse.model_cards.draft import write_draft
+from speechverse.model_cards.draft import refresh_card
 from speechverse.model_cards.release import write_release
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
 
+RESULTS = "evaluation/colours/results.json"
+
+
 @pytest.fixture
-def draft(checkpoint, bases):
+def draft(checkpoint):
     """Writes the draft; returns it as text."""
-    model = SpeechVerseForConditionalGeneration.from_pretrained(checkpoint, audio_base=bases[0], text_base=bases[1])
-    processor = SpeechVerseProcessor.from_pretrained(checkpoint)
 
     def draft():
-        write_draft(checkpoint, model, processor)
+        refresh_card(checkpoint)
         return (checkpoint / "README.md").read_text(encoding="utf-8")
 
     return draft
@@ -33,7 +33,7 @@ def draft(checkpoint, bases):
 
 @pytest.fixture
 def unmeasured(checkpoint):
-    (checkpoint / "results.json").unlink()
+    (checkpoint / RESULTS).unlink()
     return checkpoint
 
 
@@ -80,14 +80,35 @@ def test_own_file_is_not_written_over(own, unmeasured, draft):
 
 def test_results_are_shown_if_they_are_of_these_weights(checkpoint, draft, caplog):
     card = draft()
-    assert "80.0 %" in card and "draft" not in card and "before they were rounded" not in card
+    assert "75.0 %" in card and "draft:" not in card and "before they were rounded" not in card
     weights = load_file(checkpoint / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, checkpoint / "model.safetensors")
-    record = json.loads((checkpoint / "run.json").read_text())
-    (checkpoint / "run.json").write_text(json.dumps(record | {"fingerprint": fingerprint(checkpoint)}))
     card = draft()
-    assert "80.0 %" not in card and "This card is a draft" in card
-    assert "results.json is about other weights" in caplog.text
+    assert "75.0 %" not in card and "This card is a draft" in card and "## Training" not in card
+    assert f"{RESULTS} is about other weights" in caplog.text and "run.json is about other weights" in caplog.text
+
+
+def test_results_of_a_baseline_are_not_the_models(checkpoint, draft, caplog):
+    record = json.loads((checkpoint / RESULTS).read_text())
+    (checkpoint / "evaluation" / "cascade").mkdir()
+    system = record["system"] | {"kind": "cascade"}
+    other = record | {"title": "Cascade", "fingerprint": "0", "system": system}
+    (checkpoint / "evaluation" / "cascade" / "results.json").write_text(json.dumps(other))
+    card = draft()
+    assert "75.0 %" in card and "Cascade" not in card and not caplog.records
+
+
+def test_results_of_an_unknown_kind_are_left_out(checkpoint, draft, caplog):
+    (checkpoint / RESULTS).write_text("[]")
+    assert "This card is a draft" in draft() and "does not say which system" in caplog.text
+
+
+def test_card_of_a_release_is_no_draft(checkpoint, tmp_path, caplog):
+    (tmp_path / "release").mkdir()
+    write_release(checkpoint, tmp_path / "release", repo_id="org/tiny", license="mit")
+    published = (tmp_path / "release" / "README.md").read_text(encoding="utf-8")
+    assert not refresh_card(tmp_path / "release") and "or published" in caplog.text
+    assert (tmp_path / "release" / "README.md").read_text(encoding="utf-8") == published
 
 
 def test_published_card_is_made_anew(checkpoint, draft, tmp_path, caplog):

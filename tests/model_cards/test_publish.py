@@ -1,12 +1,14 @@
 """One command, one commit, over real HTTP."""
 
+import json
 import shutil
 import sys
 
 import pytest
 import torch
 from hub_standin import HubStandIn
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
+from suite_results import results_of
 from tiny_models import save_bases
 
 from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor
@@ -56,6 +58,33 @@ def test_everything_comes_as_one_commit(hub, command, capsys):
     assert card.data.license == "cc-by-4.0" and card.data.base_model == ["org/tiny-wavlm", "org/tiny-t5"]
     assert "| LLM, frozen | [org/tiny-t5](https://huggingface.co/org/tiny-t5) | - | mit |" in card.text
     assert hub.requests_for("POST /api/validate-yaml")
+
+
+def test_results_come_with_it_and_the_hub_reads_them(hub, command, run):
+    (run / "evaluation" / "colours").mkdir(parents=True)
+    (run / "evaluation" / "colours" / "results.json").write_text(json.dumps(results_of(run)))
+    (run / "evaluation" / "colours" / "samples.jsonl").write_text("{}\n")
+    old = dict.fromkeys(
+        ["evaluation/older/results.json", "evaluation/mine/notes.md", "evaluation/a/b/results.json"], b""
+    )
+    hub.create_repository("org/tiny", old)
+    command("--co2-grams", "12.5", "--co2-source", "codecarbon")
+    files = hub.repositories["org/tiny"].files()
+    assert {
+        "evaluation/mine/notes.md",
+        "evaluation/a/b/results.json",
+        "evaluation/colours/results.json",
+    } <= files.keys()
+    assert not {"evaluation/older/results.json", "evaluation/colours/samples.jsonl"} & files.keys()
+    info = HfApi().model_info("org/tiny")
+    assert [result.metric_value for result in info.card_data.eval_results] == [75.0, 21.05, 10.0]
+    assert info.card_data.co2_eq_emissions["emissions"] == 12.5
+
+
+def test_emissions_without_their_source_are_refused(command, capsys):
+    with pytest.raises(SystemExit):
+        command("--co2-grams", "12.5")
+    assert "--co2-grams and --co2-source go together" in capsys.readouterr().err
 
 
 def test_private(hub, command):

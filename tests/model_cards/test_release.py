@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+import yaml
+from hub_standin.cards import check_card
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from tiny_models import noise, tiny_model, tiny_processor
@@ -50,14 +52,26 @@ def release(checkpoint, tmp_path, **arguments):
 def test_it_is_complete_and_nothing_else(checkpoint, tmp_path):
     folder = release(checkpoint, tmp_path)
     data = {"config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tasks.json"}
-    rest = {"tokenizer.json", "tokenizer_config.json", "README.md", "results.json", "run.json"}
-    assert {file.name for file in folder.iterdir()} == CODE | data | rest
-    for file in folder.iterdir():
+    rest = {"tokenizer.json", "tokenizer_config.json", "README.md", "evaluation/colours/results.json", "run.json"}
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    assert files.keys() == CODE | data | rest
+    for name, file in files.items():
         content = file.read_bytes()
-        assert b"secret" not in content and str(tmp_path).encode() not in content, file.name
-    assert (
-        json.loads((folder / "results.json").read_text())["results"][0]["instruction"] == "/th/ or /s/: which | sound?"
-    )
+        assert b"secret" not in content and str(tmp_path).encode() not in content, name
+
+
+def test_results_are_published_but_for_what_may_name_recordings_or_the_machine(checkpoint, tmp_path):
+    private = json.loads((checkpoint / "evaluation" / "colours" / "results.json").read_text())
+    public = json.loads((release(checkpoint, tmp_path) / "evaluation" / "colours" / "results.json").read_text())
+    for ours, theirs in zip(private["results"], public["results"], strict=True):
+        changed = {"corpus", "skipped", "classes", "note"}
+        assert theirs.keys() == ours.keys() - {"classes", "note"}
+        assert all(ours[name] == theirs[name] for name in ours.keys() - changed)
+    assert public["results"][0]["skipped"] == {"unreadable": 3}
+    assert [row["corpus"] for row in public["results"]] == ["own", "calls v2.yaml", "own", None]
+    assert public["system"].keys() == {"kind", "name", "model", "fingerprint"} and public["system"]["model"] == "run"
+    assert public["not_asked"] == [{"row": "sc", "reason": "the model has no task sc"}]
+    assert public["title"] == "Colours (of calls)" and public["seconds"] == 12.3 and public["seed"] == 3
 
 
 def test_record_is_published_but_for_what_may_quote_the_data_or_the_machine(checkpoint, tmp_path):
@@ -143,7 +157,15 @@ def test_card_says_what_it_is(checkpoint, bases, tmp_path):
         assert fingerprint(folder)[:16] in card.text
     assert fingerprint(tmp_path / "release")[:16] in card.text
     assert 'pipeline("speech-instruction", model="org/tiny", trust_remote_code=True)' in card.text
-    assert r"| /th/ or /s/: which \| sound? | 10; 1 left out: unreadable | 80.0 % | 75.0 % |" in card.text
+    recall = "UAR (higher is better) | 75.0 % (62.3 to 85.0) | 1,200 of 4 speakers; 3 left out: unreadable"
+    how = "constrained, held-out prompt, classes described | Multitask-WLM 68.35; Task-FT 70"
+    assert rf"| Colours \| seen | own/test | {recall} | {how} |" in card.text
+    assert "| Into German | calls v2.yaml/test | BLEU (higher is better) | 21.0 | 10 | free | - |" in card.text
+    assert "| Both: asr | own/test | WER (lower is better) | 10.0 % (5.0 to 20.0) |" in card.text
+    assert "| Mine | manifest | accuracy (higher is better) | - |" in card.text
+    assert r"BLEU: tok:13a\|version:2; WER: corpus-level" in card.text
+    assert "Not asked: sc (the model has no task sc)." in card.text
+    assert "### Colours (of calls)" in card.text and "on 2 CPU cores, seed 3, by" in card.text
     assert "`python evaluation/run.py --model=run --out 'a b'`" in card.text and "2026-01-02" in card.text
     assert "- manifest: calls.jsonl; where: {'split': 'train'}" in card.text
     assert "| `er` | emotion-recognition | red, blue | which colour ? |" in card.text
@@ -155,7 +177,62 @@ def test_card_says_what_it_is(checkpoint, bases, tmp_path):
     assert r"| projector \| ASR | projector | asr | 0 | 7 | length |" in card.text
     assert "| all | lora | all | never reached | 0 | - |" in card.text
     assert "forbids commercial use, which may bind it too: Calls (from calls) (CC-BY-NC-4.0)." in card.text
-    assert "draft" not in card.text  # it has results
+    assert "This card is a draft" not in card.text  # it has results
+
+
+def test_figures_are_metadata_that_the_hub_reads(checkpoint, tmp_path):
+    folder = release(checkpoint, tmp_path)
+    data = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert data["metrics"] == ["accuracy", "bleu", "recall", "wer"]
+    [model] = data["model-index"]
+    assert model["name"] == "tiny"
+    recall, bleu, wer = model["results"]  # what has no value is not there
+    assert recall["task"] == {"type": "audio-classification", "name": "emotion-recognition"}
+    assert recall["dataset"] == {"type": "own", "name": "own", "config": "er", "split": "test"}
+    [metric] = recall["metrics"]
+    assert (metric["type"], metric["value"]) == ("recall", 75.0) and metric["name"] == "UAR, Colours | seen"
+    assert metric["args"] == {
+        "suite": "colours",
+        "row": "er",
+        "prompts": "held_out",
+        "decoding": "constrained",
+        "samples": 1200,
+    }
+    assert bleu["task"]["type"] == "translation" and bleu["dataset"]["type"] == "calls-v2.yaml"
+    assert bleu["metrics"][0]["value"] == 21.05
+    assert wer["task"]["type"] == "automatic-speech-recognition" and wer["metrics"][0]["name"] == "WER, Both: asr"
+    assert all("verified" not in metric for result in model["results"] for metric in result["metrics"])
+    assert check_card((folder / "README.md").read_text()) == ([], [])
+    loaded = ModelCard.load(folder / "README.md").data.eval_results
+    assert [(result.metric_type, result.metric_value) for result in loaded] == [
+        ("recall", 75.0),
+        ("bleu", 21.05),
+        ("wer", 10.0),
+    ]
+
+
+def test_limits_say_what_it_was_not_trained_for(checkpoint, tmp_path):
+    limits = (release(checkpoint, tmp_path) / "README.md").read_text().partition("## Limits")[2]
+    assert "on silence, noise or music it may make words up" in limits and "no_speech_threshold" not in limits
+    assert "Of the 0.25 h that it was trained on, 0.15 h were synthetic speech (Calls (from calls))." in limits
+    assert "It has not learned accent-classification, audio-sentiment, speech-recognition," in limits
+    assert "emotion-recognition" not in limits
+    assert "`chunk_length_s=`" in limits and "each piece is answered by itself" in limits
+
+
+def test_emissions_are_those_that_the_publisher_states(checkpoint, tmp_path):
+    card = ModelCard.load(release(checkpoint, tmp_path) / "README.md")
+    hardware = "2 processes on 2 x Some GPU (79.2 GiB)"
+    assert f"0.00 h of training since the run was last started or resumed, {hardware}. " in card.text
+    assert "Energy and emissions were not measured." in card.text and "co2_eq_emissions" not in card.content
+    (tmp_path / "again").mkdir()
+    emissions = {"emissions": 12.5, "source": "codecarbon"}
+    write_release(checkpoint, tmp_path / "again", repo_id="org/tiny", emissions=emissions)
+    card = ModelCard.load(tmp_path / "again" / "README.md")
+    assert "states 12.5 g of CO2 equivalents (codecarbon)" in card.text and "not measured" not in card.text
+    expected = emissions | {"training_type": "fine-tuning", "hardware_used": hardware}
+    assert card.data.to_dict()["co2_eq_emissions"] == expected
+    assert check_card(card.content) == ([], [])
 
 
 def test_hub_bases_are_linked(checkpoint, tmp_path):
@@ -230,6 +307,13 @@ def with_an_older_record(folder):
     (folder / "run.json").write_text(json.dumps(run))
 
 
+def with_an_older_table(folder):
+    file = folder / "evaluation" / "colours" / "results.json"
+    results = json.loads(file.read_text())
+    del results["results"][0]["decoding"]
+    file.write_text(json.dumps(results))
+
+
 def of_another_kind(folder):
     (folder / "config.json").write_text('{"model_type": "bert"}')
 
@@ -253,7 +337,8 @@ def of_a_later_format(folder):
         (with_nan, "NaN"),
         (without_a_key, "blocks.0.conv.weight is missing"),
         (cut_short, "cut short"),
-        (trained_on, r"results.json is about other weights"),
+        (trained_on, r"evaluation/colours/results.json is about other weights"),
+        (with_an_older_table, r"results.json is not what this version writes .KeyError.'decoding'"),
         (with_a_record_of_nothing, r"run.json does not say which weights"),
         (with_an_older_record, r"run.json is not what this version writes .KeyError.'layer_mix'"),
         (of_another_kind, "model_type 'bert'"),

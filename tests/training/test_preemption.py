@@ -9,8 +9,8 @@ import torch
 from tiny_trainer import learned, losses_of
 from transformers import TrainerCallback
 
+from speechverse.training.callbacks.leave_results import LeaveResults
 from speechverse.training.callbacks.preemption import EXIT_CODE, Preempted
-from speechverse.training.train import train
 
 
 class Scheduler(TrainerCallback):
@@ -107,8 +107,9 @@ def test_last_checkpoint_is_kept_beside_the_best(preempt, tmp_path):
 def test_no_results_are_left_as_of_a_finished_run(make_trainer, tmp_path):
     trainer = make_trainer(max_steps=4)
     trainer.add_callback(Scheduler(2))
+    trainer.add_callback(LeaveResults(trainer, {}))
     with pytest.raises(Preempted):
-        train(trainer, None)
+        trainer.train()
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"checkpoint-2"}
 
 
