@@ -13,11 +13,28 @@ packages = [package for folder in FOLDERS for package in find_packages(include=[
 version = re.search(r'"(.+)"', (ROOT / "speechverse" / "version.py").read_text())[1]
 
 # transformers is pinned because its own tests are run, too.
-TEST = ["hypothesis", "parameterized", "pytest", "pytest-xdist", "ruff==0.17.6", "transformers==5.23.0"]
+TEST = [
+    "hypothesis",
+    "markdown-it-py",
+    "parameterized",
+    "pytest",
+    "pytest-xdist",
+    "ruff==0.17.6",
+    "transformers==5.23.0",
+]
 QUANTISERS = ["bitsandbytes>=0.50", "torchao>=0.18"]  # both have a CPU path, so their tests run anywhere
 extras = {
     "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
-    "eval": ["evaluate>=0.4.6", "jiwer>=4", "rapidfuzz", "sacrebleu", "scipy", "whisper-normalizer>=0.1.15"],
+    "eval": [
+        "evaluate>=0.4.6",
+        "jiwer>=4",
+        "matplotlib",
+        "rapidfuzz",
+        "sacrebleu",
+        "scipy",
+        "whisper-normalizer>=0.1.15",
+    ],
+    "browser": ["playwright"],  # looks at reports; it takes the system's Chromium
     "data": ["yake"],  # finds keywords; LGPL, and needed for nothing else
     "long": ["silero-vad>=6.2"],  # finds the silences that long recordings are cut at
     "tts": ["py-nanotts", "hibari-tts", "scipy"],
@@ -43,6 +60,7 @@ setup(
         "speechverse": ["py.typed"],
         "speechverse.processing": ["tasks/*.yaml"],
         "speechverse.model_cards": ["*.jinja"],
+        "speechverse.evaluation": ["*.jinja", "suites/*.yaml"],
         "speechverse.training": ["accelerate/*.yaml", "configs/*.yaml"],
         "speechverse.training.data": ["corpora/*.yaml"],
     },
@@ -64,6 +82,7 @@ setup(
     entry_points={
         "console_scripts": [
             "speechverse-evaluate = speechverse.evaluation.run:main",
+            "speechverse-report = speechverse.evaluation.report:main",
             "speechverse-calibrate = speechverse.evaluation.calibrate:main",
             "speechverse-train = speechverse.training.train:main",
             "speechverse-cache = speechverse.training.cache_features:main",

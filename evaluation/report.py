@@ -125,16 +125,19 @@ def name_systems(runs: list[Run]) -> dict:
 
 def _describe_suite(suite: Suite, names: dict) -> dict:
     figures = dict.fromkeys(name for run in suite.runs for part in run.parts.values() for name in part.entry["paper"])
-    rows, counts = [], {other.system: Counter() for other in suite.others}
+    columns = suite.columns
+    rows, counts = [], [Counter() for _ in columns]
     for key in suite.keys:
         ours = suite.ours.parts.get(key) if suite.ours else None
         others = []
-        for run in suite.others:
-            part = run.parts.get(key)
+        for column, count in zip(columns, counts, strict=True):
+            run = next((run for run in column if key in run.parts), None)
+            part = run and run.parts[key]
             comparison = set_side_by_side(ours, part) if ours and part else None
             if comparison:
-                counts[run.system][comparison.outcome] += 1
-            others.append(_describe_score(part, comparison))
+                count[comparison.outcome] += 1
+            cell = _describe_score(part, comparison)
+            others.append(cell and cell | {"system": names[run.system] if len(column) > 1 else None})
         first = ours or next(run.parts[key] for run in suite.others if key in run.parts)
         rows.append(_describe_row(first, key, suite) | {"ours": _describe_score(ours), "others": others})
         rows[-1]["paper"] = [_as_printed(first.entry["paper"].get(name)) for name in figures]
@@ -143,18 +146,30 @@ def _describe_suite(suite: Suite, names: dict) -> dict:
         "name": suite.name,
         "title": suite.title,
         "source": suite.source,
-        "others": [
-            {"name": names[run.system], "kind": KINDS.get(run.system[0], run.system[0])} for run in suite.others
-        ],
+        "others": [_describe_column(column, names) for column in columns],
         "figures": list(figures),
         "rows": rows,
         "counts": [
-            {"name": names[system]} | {outcome: count[outcome] for outcome in ("won", "tied", "lost")}
-            for system, count in counts.items()
+            {
+                "name": _describe_column(column, names)["name"],
+                **{name: count[name] for name in ("won", "tied", "lost")},
+            }
+            for column, count in zip(columns, counts, strict=True)
             if suite.ours
         ],
-        "not_asked": [words for run in suite.runs for words in _describe_not_asked(run, names, suite)],
+        "not_asked": [
+            words
+            for column in ([[suite.ours]] if suite.ours else []) + columns
+            for words in _describe_not_asked(column, names, suite)
+        ],
     }
+
+
+def _describe_column(column: list[Run], names: dict) -> dict:
+    kind = KINDS.get(column[0].system[0], column[0].system[0])
+    if len(column) == 1:
+        return {"name": names[column[0].system], "kind": kind}
+    return {"name": f"{kind}, one for each task", "kind": None}
 
 
 def _describe_row(part: Part, key: PartKey, suite: Suite) -> dict:
@@ -198,12 +213,15 @@ def _describe_score(part: Part | None, comparison: Comparison | None = None) -> 
     return cell
 
 
-def _describe_not_asked(run: Run, names: dict, suite: Suite) -> list[dict]:
+def _describe_not_asked(column: list[Run], names: dict, suite: Suite) -> list[dict]:
+    """What no system of a column was asked, by the first one's reasons."""
     titles = {part.entry["row"]: part.entry["name"] for other in suite.runs for part in other.parts.values()}
+    asked = {part.entry["row"] for run in column for part in run.parts.values()}
     by_reason: dict[str, list[str]] = {}
-    for row in run.results.get("not_asked") or ():
-        by_reason.setdefault(row["reason"], []).append(titles.get(row["row"], row["row"]))
-    system = names[run.system]
+    for row in column[0].results.get("not_asked") or ():
+        if row["row"] not in asked:
+            by_reason.setdefault(row["reason"], []).append(titles.get(row["row"], row["row"]))
+    system = _describe_column(column, names)["name"]
     return [{"system": system, "rows": rows, "reason": reason} for reason, rows in by_reason.items()]
 
 

@@ -119,6 +119,20 @@ class Suite:
         return [self.ours, *self.others] if self.ours else self.others
 
     @property
+    def columns(self) -> list[list[Run]]:
+        """The others, those of one kind together that were asked different rows, such as a classifier for each task."""
+        columns: list[list[Run]] = []
+        for run in self.others:
+            for column in columns:
+                apart = all(run.parts.keys().isdisjoint(other.parts) for other in column)
+                if apart and column[0].system[0] == run.system[0]:
+                    column.append(run)
+                    break
+            else:
+                columns.append([run])
+        return columns
+
+    @property
     def keys(self) -> list[PartKey]:
         """Every row that any of the systems was asked, as the first of them orders them."""
         return list(dict.fromkeys(key for run in self.runs for key in run.parts))

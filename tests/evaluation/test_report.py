@@ -386,6 +386,29 @@ def test_two_systems_of_one_name_are_told_apart(tmp_path):
     assert list(report.name_systems(runs[:1]).values()) == ["mini"]
 
 
+def test_a_classifier_for_each_task_shares_a_column(tmp_path):
+    rows = {task: make_lines(task, [task], 0.5, count=10) for task in ("ic", "er")}
+    write_run(tmp_path / "ours", "one", OURS, list(rows.values()))
+    for task, other in (("ic", "er"), ("er", "ic")):
+        reason = {"row": other, "reason": f"it tells {task} alone"}
+        nothing = {"row": "sf", "reason": "no classes"}
+        system = GRU | {"name": f"gru_{task}"}
+        write_run(tmp_path / task, "one", system, [rows[task]], not_asked=[reason, nothing])
+    report.make_report([tmp_path / "ours", tmp_path / "ic", tmp_path / "er"], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    table = results_tables(page)[0]
+    assert [len(cells) for cells in table[2:]] == [5, 5]  # task, score, ours, one column for both, the paper
+    assert table[2][3].split()[0] == "gru_ic" and table[3][3].split()[0] == "gru_er"
+    text = " ".join(" ".join(page.text).split())
+    name = "classifier on the speech encoder, one for each task"
+    assert f"0 won 2 tied 0 lost against {name}" in text
+    assert f"{name} was not asked sf: no classes" in text and "alone" not in text
+    write_run(tmp_path / "er", "one", GRU | {"name": "gru_all"}, list(rows.values()))
+    report.make_report([tmp_path / "ours", tmp_path / "ic", tmp_path / "er"], tmp_path / "out")
+    table = results_tables(Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")))[0]
+    assert [len(cells) for cells in table[2:]] == [6, 6]
+
+
 def test_bins_hold_what_lies_between_their_bounds(tmp_path):
     lines = make_lines("asr", ["asr"], 0.6, count=80)
     part = read_run(write_one(tmp_path / "a", lines)).parts["asr", "asr", "wer"]
