@@ -19,11 +19,12 @@ import logging
 import time
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from transformers import set_seed
 
 from speechverse.evaluation.asking import ask, collect, plan_batches
-from speechverse.evaluation.baselines import SYSTEMS, make_system
+from speechverse.evaluation.baselines import SYSTEMS, load_system
 from speechverse.evaluation.results import RESULTS_NAME, describe_hardware, make_report, print_results, score_row
 from speechverse.evaluation.sample_log import remove_parts, write_samples
 from speechverse.evaluation.suite import LoadedRow, Suite, load_rows, load_suite, suite_of_config
@@ -111,9 +112,9 @@ def evaluate(options: argparse.Namespace) -> None:
         FileNotFoundError, ImportError, OSError, ValueError: if something asked for is not there or wrong; nothing has been
             asked then.
     """
-    state = PartialState()
+    state = PartialState(cpu=torch.accelerator.current_accelerator(check_available=True) is None)
     suite = find_suite(options)
-    system = make_system(options.system, model=options.model, asr=options.asr)
+    system = load_system(options.system, model=options.model, asr=options.asr)
     if options.out is None and not (options.model and Path(options.model).is_dir()):
         raise ValueError(f"{options.model} is no folder: say by --out where the results go.")
     folder = options.out or Path(options.model) / "evaluation" / suite.name

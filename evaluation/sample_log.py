@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -24,11 +23,10 @@ class SampleLog:
         self.file = Path(folder) / _PART.format(rank=rank)
 
     def append(self, batch: str, lines: list[dict]) -> None:
-        """Writes the lines of a batch, and that they are all of it, to the disk."""
-        texts = [json.dumps({"batch": batch, "line": line}, ensure_ascii=False) for line in lines]
-        texts.append(json.dumps({"batch": batch, "lines": len(lines)}))
+        """Writes the lines of a batch to the disk."""
+        text = json.dumps({"batch": batch, "lines": lines}, ensure_ascii=False)
         with self.file.open("a", encoding="utf-8") as stream:
-            stream.write("".join(f"{text}\n" for text in texts))
+            stream.write(f"\n{text}\n")  # begun anew, since a killed run may have left half a line
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -37,24 +35,14 @@ def read_parts(folder: Path) -> dict[str, list[dict]]:
     """The whole batches that all ranks of this run and of those before have written: name -> lines."""
     batches = {}
     for file in sorted(Path(folder).glob(_PART.format(rank="*"))):
-        pending: list[dict] = []
-        for entry in _entries(file):
-            if "line" in entry:
-                pending = [one for one in pending if one["batch"] == entry["batch"]] + [entry]
-            elif len(pending) >= entry["lines"]:
-                batches[entry["batch"]] = [one["line"] for one in pending[len(pending) - entry["lines"] :]]
-                pending = []
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            for text in stream:
+                try:
+                    record = json.loads(text)
+                except json.JSONDecodeError:  # empty, or what a killed run left
+                    continue
+                batches[record["batch"]] = record["lines"]
     return batches
-
-
-def _entries(file: Path) -> Iterator[dict]:
-    """The lines that are whole JSON: the last one of a killed run may not be, and another run's follow it."""
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        for text in stream:
-            try:
-                yield json.loads(text)
-            except json.JSONDecodeError:
-                continue
 
 
 def remove_parts(folder: Path) -> None:

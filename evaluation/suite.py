@@ -10,7 +10,7 @@ import yaml
 from ..processing.tasks_speechverse import TaskBank
 from ..training.arguments import all_tasks
 from ..training.data.corpus import load_corpus
-from ..training.data.filters import FilterRules, filter_samples
+from ..training.data.filters import FilterRules, check_samples, usable
 from ..training.data.manifest import ManifestSource, expand_variables
 from ..training.data.run_sources import CorpusSource, load_source, parse_source
 from ..training.data.sample import JointSample, Sample
@@ -280,19 +280,19 @@ def load_rows(suite: Suite, bank: TaskBank, processor=None, limit: int | None = 
     """
     # Only what cannot be asked is left out: long answers and silence are part of a test.
     rules = FilterRules(processor, max_audio_tokens=None, max_label_tokens=None, silence=None)
+    found = [load_source(row.source, bank) for row in suite.rows]
+    checked = iter(check_samples([sample for samples, _ in found for sample in samples], rules))
     loaded = []
-    for row in suite.rows:
-        samples, rejected = load_source(row.source, bank)
-        samples, unusable = filter_samples(samples, rules)
-        samples, unjudged = _judgeable(row, samples)
+    for row, (samples, rejected) in zip(suite.rows, found, strict=True):
+        of_row = [next(checked) for _ in samples]
+        kept, unjudged = _judgeable(row, [one.sample for one in usable(of_row)])
+        left_out = rejected + [one.as_row() for one in of_row if one.fault is not None] + unjudged
         views: dict[str | None, list[Sample]] = {}
-        for sample in samples:
+        for sample in kept:
             views.setdefault(sample.name, []).append(sample)
         for view, group in views.items():
             one = row if len(views) == 1 else dataclasses.replace(row, id=f"{row.id}/{view}")
-            skipped = [
-                left for left in rejected + unusable + unjudged if len(views) == 1 or left["task"] == group[0].task
-            ]
+            skipped = [left for left in left_out if len(views) == 1 or left["task"] == group[0].task]
             _refuse_missing_wording(one, group[0])
             loaded.append(LoadedRow(one, _spread(group, limit), skipped, one.scored_by(group[0], bank)))
     return loaded
