@@ -38,6 +38,23 @@ class TranscriptCriterion(Criterion):
 
 
 @dataclass(frozen=True)
+class Transcribes(TranscriptCriterion):
+    """The words that were said, without regard to case and punctuation.
+
+    Args:
+        max_wer (`float`, *optional*, defaults to 0.5): highest word error rate against the transcript.
+    """
+
+    max_wer: float = 0.5
+
+    def __post_init__(self):
+        _refuse_below_zero("max_wer", self.max_wer)
+
+    def passes(self, text: str, sample: Sample) -> bool:
+        return word_error_rate(text, sample.transcript) <= self.max_wer
+
+
+@dataclass(frozen=True)
 class Punctuated(TranscriptCriterion):
     """The words that were said, written as sentences: the answer ends with `.`, `?`, `!` or an ellipsis.
 
@@ -186,6 +203,27 @@ class NumberOfWords(Criterion):
 
 
 @dataclass(frozen=True)
+class FewRepetitions(Criterion):
+    """Does not go round in circles, as models do that have lost the thread.
+
+    Args:
+        distinct (`float`, *optional*, defaults to 0.8): at least this share of its pairs of neighbouring words are different
+            ones, 0 to 1. One word, or none, is no circle.
+    """
+
+    distinct: float = 0.8
+
+    def __post_init__(self):
+        if not 0 <= self.distinct <= 1:
+            raise ValueError(f"key distinct is {self.distinct}; it is a share from 0 to 1.")
+
+    def passes(self, text: str, sample: Sample) -> bool:
+        words = words_of(text)
+        pairs = list(zip(words, words[1:], strict=False))
+        return len(set(pairs)) >= self.distinct * len(pairs)
+
+
+@dataclass(frozen=True)
 class Language(Criterion):
     """Is written in a language, as py3langid tells it from some others by the letters. A word or two may be in several.
 
@@ -208,10 +246,12 @@ class Language(Criterion):
 CRITERIA: dict[str, type[Criterion]] = {
     "contains": Contains,
     "differs_from_transcript": DiffersFromTranscript,
+    "few_repetitions": FewRepetitions,
     "label": Label,
     "language": Language,
     "punctuated": Punctuated,
     "shorter_than_transcript": ShorterThanTranscript,
+    "transcribes": Transcribes,
     "words": NumberOfWords,
 }
 

@@ -431,6 +431,20 @@ def test_differs_from_transcript():
     assert not passes(rule, "") and not passes(rule, " . ")
 
 
+def test_transcribes():
+    rule = {"transcribes": {"max_wer": 0.2}}  # one word of six
+    assert passes(rule, "Play some jazz in the garden!") and not passes(rule, "jazz in the garden")
+    assert not passes(rule, "")
+
+
+def test_few_repetitions():
+    rule = {"few_repetitions": {}}
+    assert passes(rule, "a man and a woman and a dog") and passes(rule, "no") and passes(rule, "")
+    assert not passes(rule, "a dog in a dog in a dog in a dog in")  # three pairs in eleven places
+    assert passes({"few_repetitions": {"distinct": 0.5}}, "no no no yes")  # two of three
+    assert not passes({"few_repetitions": {"distinct": 0.7}}, "no no no yes")
+
+
 def test_language():
     pytest.importorskip("py3langid")
     spanish = {"language": {"code": "es"}}
@@ -469,13 +483,17 @@ def test_criteria_say_what_a_sample_lacks():
     ("values", "message"),
     [
         ({}, r"key passes is {}; it is a mapping of contains, "),
-        ({"funny": {}}, "key passes names the criterion 'funny'; known are contains, differs_from_transcript, label"),
+        (
+            {"funny": {}},
+            "key passes names the criterion 'funny'; known are contains, differs_from_transcript, few_rep",
+        ),
         ({"contains": {}}, "key passes.contains: nothing is given; give one of phrase, slot, answer, value"),
         ({"contains": {"slot": "a", "phrase": "b"}}, "phrase and slot is given; give one of"),
         ({"contains": {"phrase": "a", "at_least": 0}}, "key at_least is 0; it is at least 1"),
         ({"words": {"at_least": 3, "at_most": 2}}, "keys at_least and at_most are 3 and 2; none would do"),
         ({"shorter_than_transcript": {"share": 1}}, "key share is 1; it is above 0 and below 1"),
         ({"differs_from_transcript": {"min_wer": -1}}, "key min_wer is -1; it is at least 0"),
+        ({"few_repetitions": {"distinct": 2}}, "key distinct is 2; it is a share from 0 to 1"),
         ({"label": {"labels": []}}, "key passes.label: unknown key labels"),
         ({"language": {}}, "key passes.language: key code is missing"),
     ],
