@@ -44,7 +44,7 @@ def suite_tables(suites: dict[str, dict], published: str) -> list[dict]:
             "not_asked": [one_line(f"{row['row']} ({row['reason']})") for row in record["not_asked"]],
             "command": shlex.join(record["command"]),
             "before_rounding": record.get("recorded_for", published) != published,
-            **{name: record[name] for name in ("date", "hardware", "versions", "seed")},
+            **{name: record[name] for name in ("source", "date", "hardware", "versions", "seed")},
         }
         for record in suites.values()
     ]
@@ -124,7 +124,8 @@ def _value_words(row: dict) -> str:
 def _sample_words(row: dict) -> str:
     speakers = f" of {row['clusters']} speakers" if row["resampled"] == "speakers" else ""
     skipped = "".join(f"; {count:,} left out: {reason}" for reason, count in row["skipped"].items())
-    return f"{row['samples']:,}{speakers}{skipped}"
+    unreadable = f"; {row['unreadable']:,} answers unreadable, and wrong" if row["unreadable"] else ""
+    return f"{row['samples']:,}{speakers}{unreadable}{skipped}"
 
 
 def _decoding_words(row: dict) -> str:

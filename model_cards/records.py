@@ -57,6 +57,7 @@ MEASURES = ("samples", "seconds", "tokens")
 RESULTS = (
     "suite",
     "title",
+    "source",
     "date",
     "command",
     "seed",
@@ -64,6 +65,7 @@ RESULTS = (
     "versions",
     "seconds",
     "batch_size",
+    "processes",
     "fingerprint",
 )
 SYSTEM = ("kind", "name", "model", "fingerprint")
@@ -80,6 +82,7 @@ ROW = (  # without classes, which may be names
     "describe",
     "metric",
     "scored",
+    "language",
     "higher_is_better",
     "scale",
     "signature",
@@ -89,6 +92,8 @@ ROW = (  # without classes, which may be names
     "resampled",
     "clusters",
     "samples",
+    "unreadable",
+    "truncated",
     "paper",
 )
 

@@ -18,6 +18,7 @@ def results_of(folder, **changes) -> dict:
         "describe": True,
         "metric": "uar",
         "scored": "er",
+        "language": "en",
         "higher_is_better": True,
         "scale": 100,
         "signature": "mean of the classes' recalls",
@@ -27,6 +28,8 @@ def results_of(folder, **changes) -> dict:
         "resampled": "speakers",
         "clusters": 4,
         "samples": 1200,
+        "unreadable": 5,
+        "truncated": 1,
         "skipped": {"unreadable: secret-jane.wav": 1, "unreadable: secret-joe.wav": 2},
         "instruction": "/th/ or /s/: which | sound?",
         "paper": {"Multitask-WLM": 68.35, "Task-FT": 70},
@@ -51,6 +54,7 @@ def results_of(folder, **changes) -> dict:
         "high": None,
         "resampled": "samples",
         "samples": 10,
+        "unreadable": 0,
         "skipped": {},
         "paper": {},
     }
@@ -61,6 +65,7 @@ def results_of(folder, **changes) -> dict:
     return {
         "suite": "colours",
         "title": "Colours (of /home/secret/calls)",
+        "source": "Somebody, arXiv 1234.5678, Table 9",
         "date": "2026-01-02",
         "command": ["python", "evaluation/run.py", f"--model={folder}", "--out", "/home/secret/a b"],
         "seed": 3,
@@ -68,6 +73,7 @@ def results_of(folder, **changes) -> dict:
         "versions": {"speechverse": "0.1", "torch": "2"},
         "seconds": 12.3,
         "batch_size": 16,
+        "processes": 1,
         "system": {
             "kind": "speechverse",
             "name": "run",

@@ -157,7 +157,7 @@ def test_card_says_what_it_is(checkpoint, bases, tmp_path):
         assert fingerprint(folder)[:16] in card.text
     assert fingerprint(tmp_path / "release")[:16] in card.text
     assert 'pipeline("speech-instruction", model="org/tiny", trust_remote_code=True)' in card.text
-    recall = "UAR (higher is better) | 75.0 % (62.3 to 85.0) | 1,200 of 4 speakers; 3 left out: unreadable"
+    recall = "UAR (higher is better) | 75.0 % (62.3 to 85.0) | 1,200 of 4 speakers; 5 answers unreadable, and wrong; 3 left out: unreadable"
     how = "constrained, held-out prompt, classes described | Multitask-WLM 68.35; Task-FT 70"
     assert rf"| Colours \| seen | own/test | {recall} | {how} |" in card.text
     assert "| Into German | calls v2.yaml/test | BLEU (higher is better) | 21.0 | 10 | free | - |" in card.text
@@ -165,7 +165,8 @@ def test_card_says_what_it_is(checkpoint, bases, tmp_path):
     assert "| Mine | manifest | accuracy (higher is better) | - |" in card.text
     assert r"BLEU: tok:13a\|version:2; WER: corpus-level" in card.text
     assert "Not asked: sc (the model has no task sc)." in card.text
-    assert "### Colours (of calls)" in card.text and "on 2 CPU cores, seed 3, by" in card.text
+    assert "### Colours (of calls)" in card.text and "After Somebody, arXiv 1234.5678, Table 9. Measured" in card.text
+    assert "on 2 CPU cores, seed 3, by" in card.text
     assert "`python evaluation/run.py --model=run --out 'a b'`" in card.text and "2026-01-02" in card.text
     assert "- manifest: calls.jsonl; where: {'split': 'train'}" in card.text
     assert "| `er` | emotion-recognition | red, blue | which colour ? |" in card.text
