@@ -28,6 +28,7 @@ extras = {
     "eval": [
         "evaluate>=0.4.6",
         "jiwer>=4",
+        "py3langid>=0.4",  # tells the language of free answers
         "matplotlib",
         "rapidfuzz",
         "sacrebleu",
@@ -59,6 +60,7 @@ setup(
     package_data={
         "speechverse": ["py.typed"],
         "speechverse.processing": ["tasks/*.yaml"],
+        "speechverse.evaluation.harness": ["example/*"],
         "speechverse.model_cards": ["*.jinja"],
         "speechverse.evaluation": ["*.jinja", "suites/*.yaml"],
         "speechverse.training": ["accelerate/*.yaml", "configs/*.yaml"],
@@ -92,6 +94,8 @@ setup(
             "speechverse-prepare = speechverse.training.data.prepare:main",
             "speechverse-mini = speechverse.training.data.make_mini:main",
             "speechverse-synthesize = speechverse.training.data.synthesize:main",
-        ]
+            "speechverse-lm-eval-results = speechverse.evaluation.lm_eval_results:main",
+        ],
+        "lmms_eval.models": ["speechverse = speechverse.evaluation.harness.lmms_eval_speechverse:manifest"],
     },
 )

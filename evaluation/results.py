@@ -66,7 +66,7 @@ def score_row(row: LoadedRow, lines: list[dict], bank: TaskBank, seed: int) -> l
                 "skipped": dict(Counter(one["reason"].split(":")[0] for one in row.skipped)),
                 "instruction": row.instruction(sample),
                 "classes": _classes(sample, task, metric, bank),
-                "paper": row.row.paper.get(task, {}) if task else row.row.paper,
+                "paper": row.row.paper_figures(task, name),
             }
         )
     return entries

@@ -1,9 +1,9 @@
 """Asks a model, or a baseline, the rows of a suite, and says how good the answers are.
 
-    python evaluation/run.py --model runs/mini --suite mini_table2_slu
+    python evaluation/run.py --model runs/mini --suite mini_table2
     python evaluation/run.py --model runs/calls --config my_config.yaml      # its test_data, or else its eval_data
-    torchrun --nproc_per_node 2 evaluation/run.py --model runs/mini --suite mini_table2_slu
-    python evaluation/run.py --system cascade --model runs/text --asr whisper-base --suite mini_table2_slu --out runs/cascade
+    torchrun --nproc_per_node 2 evaluation/run.py --model runs/mini --suite mini_table2
+    python evaluation/run.py --system cascade --model runs/text --asr whisper-base --suite mini_table2 --out runs/cascade
 
 Every row is a corpus x task x prompts x decoding x metric; see `suites/` for those that are shipped and `suite.py` for what a
 row may say. `--out` (by default `evaluation/SUITE` in the model's folder) then holds `samples.jsonl`, a line for each answer,

@@ -46,7 +46,8 @@ class SuiteRow:
         language (`str`, *optional*): two-letter code of the language of the answers, by which a word error rate normalises
             them; by default English.
         passes (`dict`, *optional*): what a free answer has to be like, see [`criteria`]; in place of a metric.
-        paper (`dict`, *optional*): figures of the paper to stand beside, by system, as printed; of a joint row by task id.
+        paper (`dict`, *optional*): figures of the paper to stand beside, by system, as printed; of a joint row by task id, of
+            a row with several metrics by metric.
     """
 
     id: str
@@ -82,6 +83,12 @@ class SuiteRow:
     def load_metric(self, name: str) -> CorpusMetric:
         """A metric, told what the row says of it."""
         return load_metric(name, **({"language": self.language} if self.language and name == "wer" else {}))
+
+    def paper_figures(self, task: str | None, metric: str) -> dict[str, float]:
+        """The paper's figures of one thing that is scored, see [`~SuiteRow.scored_by`]."""
+        if task is not None:
+            return self.paper.get(task, {})
+        return self.paper.get(metric, {}) if isinstance(self.metric, list) else self.paper
 
     @property
     def source(self) -> ManifestSource | CorpusSource:
@@ -194,7 +201,7 @@ def load_suite(name: str | Path) -> Suite:
     """Reads a suite.
 
     Args:
-        name (`str` or `Path`): of a shipped one, such as `mini_table2_slu`, or the path of a YAML file like theirs.
+        name (`str` or `Path`): of a shipped one, such as `mini_table2`, or the path of a YAML file like theirs.
 
     Raises:
         FileNotFoundError: if there is none; the message names the shipped ones.
