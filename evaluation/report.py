@@ -253,10 +253,10 @@ def _describe_confusions(suites: list[Suite]) -> list[dict]:
             mistakes = [f"{truth} taken for {answer}: {count}" for truth, answer, count in confusions.mistakes[:3]]
             words = f"{right:,} of {len(part.lines):,} are right."
             words += f" Most frequent mistakes: {'; '.join(mistakes)}." if mistakes else ""
-            title = f"{suite.title}: {_describe_row(part, key, suite)['name']}"
             described.append(
                 {
-                    "title": title,
+                    "suite": suite.title,
+                    "title": _describe_row(part, key, suite)["name"],
                     "words": words,
                     "truths": confusions.truths,
                     "answers": confusions.answers,
@@ -285,7 +285,7 @@ def _describe_bins(suites: list[Suite], names: dict) -> list[dict]:
             if not panels:
                 continue
             scale = first.metric.scale
-            title = f"{suite.title}: {_describe_row(first, key, suite)['name']}"
+            title = _describe_row(first, key, suite)["name"]
             tables = [
                 {
                     "fact": what,
@@ -305,7 +305,15 @@ def _describe_bins(suites: list[Suite], names: dict) -> list[dict]:
             ]
             words = f"Word error rate by {' and by '.join(what for what, _ in panels)}; the figures are below."
             picture = draw_bins(panels, systems, "WER (%)", scale, name=f"bins-{len(described)}", words=words)
-            described.append({"title": title, "systems": systems, "tables": tables, "picture": Markup(picture)})
+            described.append(
+                {
+                    "suite": suite.title,
+                    "title": title,
+                    "systems": systems,
+                    "tables": tables,
+                    "picture": Markup(picture),
+                }
+            )
     return described
 
 

@@ -21,6 +21,8 @@ from tiny_models import noise
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from speechverse.evaluation import report
+from speechverse.evaluation.corpus_metric import load_metric
+from speechverse.evaluation.intervals import bootstrap
 from speechverse.evaluation.report_data import (
     OTHERS,
     UNREAD,
@@ -469,6 +471,38 @@ def test_rows_without_samples_and_undefined_scores(tmp_path):
     assert table[3][2].strip() == "-" and "0 samples" in table[3][0]
     assert report.number(float("nan"), 100) == "n/a"
     assert [report.number(value, 100, signed=True) for value in (0.0001, -0.0001, -0.012)] == ["0.0", "0.0", "−1.2"]
+
+
+def test_open_answers_and_rows_of_two_metrics(tmp_path):
+    lines = make_lines("ic", ["ic"], 0.5, count=6)
+    write_run(tmp_path / "a", "one", OURS, [lines])
+    results = json.loads((tmp_path / "a" / "results.json").read_text())
+    entry = results["results"][0]
+    for line in lines:  # scored by a second metric as well, and beside it a row of open answers
+        line["scores"]["pass_rate"] = line["scores"]["accuracy"]
+    also = entry | {"metric": "pass_rate", "signature": "another"}
+    opened = [
+        line | {"row": "open", "output": f"words {index}", "answer": ("pass", "fail")[index % 2], "reference": "pass"}
+        for index, line in enumerate(lines)
+    ]
+    for line in opened:
+        passed = line["answer"] == "pass"
+        line |= {"failed": [] if passed else ["shorter_than_transcript"], "scores": {"pass_rate": float(passed)}}
+    right = [line["answer"] == "pass" for line in opened]
+    interval = bootstrap(
+        load_metric("pass_rate"), np.array([[each, 1] for each in right]), [x["speaker"] for x in lines]
+    )
+    figures_of = {name: getattr(interval, name) for name in ("value", "low", "high")}
+    results["results"] += [also, also | {"row": "open", "name": "Summary"} | figures_of]
+    (tmp_path / "a" / "results.json").write_text(json.dumps(results))
+    (tmp_path / "a" / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines + opened))
+    report.make_report([tmp_path / "a"], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    rows = results_tables(page)[0][2:]
+    assert [cells[1].split()[0] for cells in rows] == ["accuracy", "pass", "pass"]
+    assert figures(rows[0][2]) == figures(rows[1][2]) and figures(rows[2][2])[0] == 50
+    text = " ".join(" ".join(page.text).split())
+    assert text.count("shorter than transcript") == 3 and "words 1" in text and "words 0" not in text
 
 
 def test_layer_mix_of_the_model_that_was_measured(tmp_path):
