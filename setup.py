@@ -28,8 +28,8 @@ extras = {
     "eval": [
         "evaluate>=0.4.6",
         "jiwer>=4",
-        "py3langid>=0.4",  # tells the language of free answers
         "matplotlib",
+        "py3langid>=0.4",  # tells the language of free answers
         "rapidfuzz",
         "sacrebleu",
         "scipy",
