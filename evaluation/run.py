@@ -114,10 +114,11 @@ def evaluate(options: argparse.Namespace) -> None:
     """
     state = PartialState(cpu=torch.accelerator.current_accelerator(check_available=True) is None)
     suite = find_suite(options)
-    system = load_system(options.system, model=options.model, asr=options.asr)
     if options.out is None and not (options.model and Path(options.model).is_dir()):
         raise ValueError(f"{options.model} is no folder: say by --out where the results go.")
     folder = options.out or Path(options.model) / "evaluation" / suite.name
+    system.folder = folder
+    system = load_system(options.system, options.model, options.asr, folder)
     bank = system.tasks(suite.tasks)
     rows = load_rows(suite, bank, system.processor, options.limit)
     reasons = {row.row.id: system.why_not(row) for row in rows}
