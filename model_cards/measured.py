@@ -140,4 +140,4 @@ def _decoding_words(row: dict) -> str:
 def _signatures(rows: list[dict]) -> list[str]:
     """How each metric is computed, once."""
     found = {row["metric"]: row["signature"] for row in rows if row["signature"]}
-    return [f"{METRIC_NAMES.get(name, name)}: {one_line(signature)}" for name, signature in found.items()]
+    return [f"{METRIC_NAMES.get(name, name)}: `{signature}`" for name, signature in found.items()]

@@ -163,7 +163,7 @@ def test_card_says_what_it_is(checkpoint, bases, tmp_path):
     assert "| Into German | calls v2.yaml/test | BLEU (higher is better) | 21.0 | 10 | free | - |" in card.text
     assert "| Both: asr | own/test | WER (lower is better) | 10.0 % (5.0 to 20.0) |" in card.text
     assert "| Mine | manifest | accuracy (higher is better) | - |" in card.text
-    assert r"BLEU: tok:13a\|version:2; WER: corpus-level" in card.text
+    assert "BLEU: `tok:13a|version:2`; WER: `corpus-level`" in card.text
     assert "Not asked: sc (the model has no task sc)." in card.text
     assert "### Colours (of calls)" in card.text and "After Somebody, arXiv 1234.5678, Table 9. Measured" in card.text
     assert "on 2 CPU cores, seed 3, by" in card.text
@@ -216,7 +216,7 @@ def test_limits_say_what_it_was_not_trained_for(checkpoint, tmp_path):
     limits = (release(checkpoint, tmp_path) / "README.md").read_text().partition("## Limits")[2]
     assert "on silence, noise or music it may make words up" in limits and "no_speech_threshold" not in limits
     assert "Of the 0.25 h that it was trained on, 0.15 h were synthetic speech (Calls (from calls))." in limits
-    assert "It has not learned accent-classification, audio-sentiment, speech-recognition," in limits
+    assert "it has not learned these: accent-classification, audio-sentiment, speech-recognition," in limits
     assert "emotion-recognition" not in limits
     assert "`chunk_length_s=`" in limits and "each piece is answered by itself" in limits
 
