@@ -130,7 +130,7 @@ class FeatureCache:
         shown = PartialState().is_main_process
         with tqdm(total=len(ordered), desc="Encoding recordings", unit="clip", disable=not shown) as progress:
             for batch, inputs in zip(batches, loader, strict=True):
-                features = self._run_encoder(inputs)
+                features = run_encoder(self.model, self.processor, inputs, self.autocast_dtype)
                 for digest, rows in zip(batch, features, strict=True):
                     if not rows.isfinite().all():
                         raise ValueError(
@@ -139,17 +139,6 @@ class FeatureCache:
                         )
                 self._store.add(dict(zip(batch, features, strict=True)))
                 progress.update(len(batch))
-
-    @torch.no_grad()
-    def _run_encoder(self, inputs) -> list[torch.Tensor]:
-        device, tower = self.model.device, self.model.audio_tower.eval()
-        _, _, input_name, mask_name = self.processor.model_input_names
-        lengths = inputs[mask_name].sum(-1).to(device)
-        with torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
-            encoded, lengths = self.model.audio_family.encode(
-                tower, inputs[input_name].to(device, tower.dtype), lengths
-            )
-        return [rows[:length] for rows, length in zip(encoded.last_hidden_state, lengths.tolist(), strict=True)]
 
     def _fingerprint(self) -> str:
         """That of the encoder's base; where none is known, of the weights in memory."""
@@ -183,6 +172,22 @@ class FeatureCache:
     def __getstate__(self) -> dict:
         """For a data loader's worker, which only reads."""
         return self.__dict__ | {"model": None, "processor": None}
+
+
+@torch.no_grad()
+def run_encoder(model, processor, inputs: dict, autocast_dtype: torch.dtype | None = None) -> list[torch.Tensor]:
+    """What the encoder's last layer makes of each recording, `(frames, hidden_size)`.
+
+    Args:
+        model, processor, autocast_dtype: as in [`FeatureCache`].
+        inputs (`dict`): a batch of [`EncoderInputs`].
+    """
+    device, tower = model.device, model.audio_tower.eval()
+    _, _, input_name, mask_name = processor.model_input_names
+    lengths = inputs[mask_name].sum(-1).to(device)
+    with torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None):
+        encoded, lengths = model.audio_family.encode(tower, inputs[input_name].to(device, tower.dtype), lengths)
+    return [rows[:length] for rows, length in zip(encoded.last_hidden_state, lengths.tolist(), strict=True)]
 
 
 class EncoderInputs(Dataset):
