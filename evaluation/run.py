@@ -117,7 +117,6 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.out is None and not (options.model and Path(options.model).is_dir()):
         raise ValueError(f"{options.model} is no folder: say by --out where the results go.")
     folder = options.out or Path(options.model) / "evaluation" / suite.name
-    system.folder = folder
     system = load_system(options.system, options.model, options.asr, folder)
     bank = system.tasks(suite.tasks)
     rows = load_rows(suite, bank, system.processor, options.limit)

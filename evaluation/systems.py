@@ -23,10 +23,12 @@ class System(ABC):
     Attributes:
         kind (`str`): such as `speechverse` or `cascade`.
         processor ([`SpeechVerseProcessor`], *optional*): of a model that cannot take every recording.
+        folder (`Path`, *optional*): where results go; a system may keep there what it would else compute twice.
     """
 
     kind: str
     processor = None
+    folder: Path | None = None
 
     @abstractmethod
     def describe(self) -> dict:
