@@ -399,6 +399,18 @@ def multi30k_voices(root: Path) -> None:
     write_json_lines(folder / "manifest.jsonl", *rows)
 
 
+def mini_transcripts(root: Path) -> None:
+    folder = root / "spoken" / "mini_transcripts"
+    rows = [
+        {"audio": f"audio/{number:06}.flac", "text": text, "split": "train", "voice": "en-GB", "duration": 0.3}
+        | {"sentence": f"snips train/{number}", "snr": None}
+        for number, text in enumerate(("play some jazz", "book a table"))
+    ]
+    for row in rows:
+        write_audio(folder / row["audio"])
+    write_json_lines(folder / "manifest.jsonl", *rows)
+
+
 def mini_speaker_counting(root: Path) -> None:
     for name in ("fsdd", "tts"):
         clips_of_the_mini_corpus(root / "counting" / name, ("one", "two"))
@@ -628,6 +640,7 @@ COPIES = {
             }
         },
     ),
+    "mini_transcripts": Copy(mini_transcripts, {"train": {"asr": ["play some jazz", "book a table"]}}),
     "clinc150": Copy(
         clinc150,
         {

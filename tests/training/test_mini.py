@@ -16,6 +16,7 @@ from speechverse.training.data.make_mini import (
     choose_sentences,
     is_held_out,
     make_mini,
+    other_sentences,
     plan_voices,
     speak_again,
     stratified,
@@ -413,3 +414,34 @@ def test_no_held_out_sentence_is_chosen_for_train_in_another_corpus(tmp_path, mo
         for row in rows:
             splits[plain_text(row["text"])].add(row["split"])
     assert all(len(found) == 1 for found in splits.values())
+
+
+def test_other_training_sentences_are_those_that_no_corpus_has(tmp_path, monkeypatch):
+    (tmp_path / "texts").mkdir()
+    rows = {
+        "snips": [{"text": f"play song {i}", "intent": "PlayMusic", "slots": [], "split": "train"} for i in range(900)]
+        + [{"text": "play song 7 now", "intent": "PlayMusic", "slots": [], "split": "validation"}],
+        "nlu_eval": [
+            {"text": text, "intent": "a", "slots": [{"label": "time", "value": "now"}], "split": split}
+            for text, split in (("wake me", "train"), ("Play song 899!", "train"), ("stop", "test"))
+        ],
+        "multi30k": [{"en": "A dog.", "de": "Ein Hund.", "fr": "Un chien.", "split": "val"}],
+        "clinc150": [{"text": "my balance", "intent": "balance", "domain": "banking", "split": "train"}],
+    }
+    for name, lines in rows.items():
+        (tmp_path / "texts" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
+    chosen = choose_sentences(7_750, written=True)
+    others = other_sentences(chosen)
+    kept = {plain_text(row["text"]) for corpus in chosen.values() for row in corpus}
+    words = [plain_text(row["text"]) for row in others]
+    everything = {
+        plain_text(row["text"]) for name in ("snips", "nlu_eval") for row in rows[name] if row["split"] == "train"
+    }
+    assert len(words) == len(set(words)) and set(words) == everything - kept and len(words) >= 90
+    assert {row["split"] for row in others} == {"train"} and all(
+        set(row) == {"text", "split", "sentence"} for row in others
+    )
+    assert others == other_sentences(chosen) != other_sentences(chosen, seed=1)
+    with pytest.raises(ValueError, match="--transcripts is about sentences of texts"):
+        make_mini(tmp_path / "empty", transcripts=True)

@@ -2,6 +2,7 @@
 
     python training/data/make_mini.py --out data                       # commands of our own grammar alone, by TTS
     python training/data/make_mini.py --out data --from DIR           # DIR holds texts and real_speech
+    python training/data/make_mini.py --out data --from DIR --transcripts   # and more speech, for transcription alone
     SPEECHVERSE_DATA=data python training/data/prepare.py training/configs/mini.yaml
 
 DIR/texts holds snips.jsonl, nlu_eval.jsonl, multi30k.jsonl and clinc150.jsonl, DIR/real_speech the folders ravdess, fsdd and
@@ -71,6 +72,8 @@ AMERICAN = ("American", "New York")
 CLEAN_SHARE = 0.5
 SNR, RT60 = (5.0, 25.0), (0.2, 0.6)  # dB, s
 
+TRANSCRIPTS = "mini_transcripts"
+
 REAL_SPLITS = {"train": "mini_train", "validation": "mini_validation", "test": "mini_test"}
 FOLDS = {"train": "[12]", "validation": "3", "test": "4"}  # of ESC-10; fold 5 is not used
 NUM_GENERATED = {"train": 60, "validation": 15, "test": 15}
@@ -91,6 +94,7 @@ def make_mini(
     voices: Sequence[str] | None = None,
     seed: int = 0,
     num_workers: int | None = None,
+    transcripts: bool = False,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """
     Makes everything that `training/configs/mini.yaml`, or `mini_commands.yaml` without texts, reads.
@@ -102,6 +106,8 @@ def make_mini(
         voices (`list[str]`, *optional*): Voices to speak with; defaults to every installed English one.
         seed (`int`, *optional*, defaults to 0): Seed of the draws.
         num_workers (`int`, *optional*): Processes that speak; defaults to one per available core.
+        transcripts (`bool`, *optional*, defaults to `False`): Whether to speak all other training sentences too, for
+            transcription alone: about 15,000.
 
     Returns:
         `{part: {split: {"clips": int, "hours": float}}}` of what was made.
@@ -121,6 +127,8 @@ def make_mini(
     for line in filter(None, (why_not_held_out, None if real else NO_REAL_SPEECH, None if written else NO_TEXTS)):
         logger.info(line)
 
+    if transcripts and not written:
+        raise ValueError("--transcripts is about sentences of texts, and there are none: give --from.")
     made = {}
     with _data_folder(folder):
         sounds = make_sounds(folder, real, seed)
@@ -145,6 +153,9 @@ def make_mini(
             {"speech": speech, "sounds": sounds, "pairs": pairs, "seed": seed},
             lambda: pair_clips(speech, sounds, folder / "detection", pairs, seed),
         )
+        if transcripts:
+            rows = _augmented(other_sentences(chosen, seed), plan, False, f"{seed} {TRANSCRIPTS}")
+            made[f"spoken/{TRANSCRIPTS}"] = _speak(rows, folder / "spoken" / TRANSCRIPTS, plan, seed, num_workers)
         if written:
             made |= speak_again(chosen["multi30k"], num_sentences, folder, plan, seed, num_workers)
     return {part: _summary(path) for part, path in made.items()}
@@ -231,6 +242,21 @@ def choose_sentences(count: int, written: bool, seed: int = 0) -> dict[str, list
         if dropped := len(rows) - len(kept[name]):
             logger.info(f"{name}: {dropped} sentences are left out, since a split that is held out has them")
     return kept
+
+
+def other_sentences(chosen: dict[str, list[dict]], seed: int = 0) -> list[dict]:
+    """The training sentences that are in none of the corpora, in any order: words alone, without their labels. Those of
+    clinc150, of which nothing is trained on, are left out."""
+    taken = {plain_text(row["text"]) for rows in chosen.values() for row in rows} | {""}
+    rows = []
+    for name in ("nlu_evaluation", "snips", "multi30k"):
+        for row in texts(load_corpus(name)):
+            if isinstance(row, RejectedRow) or row["split"] != "train" or plain_text(row["text"]) in taken:
+                continue
+            taken.add(plain_text(row["text"]))
+            rows.append({"text": row["text"], "split": "train", "sentence": f"{name} {row['key']}"})
+    random.Random(f"{seed} more").shuffle(rows)
+    return rows
 
 
 def _choose(corpus: Corpus, numbers: dict[str, int], scale: float, key: str) -> list[dict]:
@@ -506,6 +532,9 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, dest="num_sentences", metavar="N", help="about how many to speak")
     parser.add_argument("--voices", nargs="+", metavar="ENGINE:VOICE", help="voices (default: all English ones)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    parser.add_argument(
+        "--transcripts", action="store_true", help="speak all other training sentences too, for transcription alone"
+    )
     parser.add_argument("--num-workers", type=int, help="processes that speak (default: one per core)")
     arguments = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(message)s")
