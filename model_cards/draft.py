@@ -13,7 +13,7 @@ from speechverse.processing.processing_speechverse import SpeechVerseProcessor
 logger = logging.getLogger(__name__)
 
 
-def refresh_card(folder: str | Path) -> bool:
+def refresh_card(folder: str | Path, model=None) -> bool:
     """Writes `README.md` anew: what the weights in a folder are, how they were made, how good they are, and how to use them.
 
     It names no more of a run than its publication would. A file that is no draft of ours stays as it is: one that somebody
@@ -22,6 +22,8 @@ def refresh_card(folder: str | Path) -> bool:
     Args:
         folder (`str` or `Path`): with a checkpoint and, as far as they are there, its `run.json`, its pictures and a
             `results.json` for each suite in `evaluation/`.
+        model ([`SpeechVerseForConditionalGeneration`], *optional*): the one that was saved there, where it is at hand. In
+            training by DeepSpeed's ZeRO-3 it has to be given: one rank alone cannot build another there.
 
     Returns:
         `bool`: whether it was written.
@@ -34,7 +36,7 @@ def refresh_card(folder: str | Path) -> bool:
     card = make_card(
         folder,
         None,
-        model_without_weights(config),
+        model_without_weights(config) if model is None else model,
         SpeechVerseProcessor.from_pretrained(folder),
         standalone=config.standalone,
         suites=_read_results(folder),

@@ -120,6 +120,8 @@ def test_two_processes_make_the_steps_of_one(name, on_two, alone):
     folder = on_two(name)
     assert len(list(folder.glob("checkpoint-6/rng_state_?.pth"))) == 2  # there really were two
     assert_same_run(folder, alone)
+    assert is_draft(folder / "README.md")  # of a model that ZeRO-3 has in parts
+    assert "6 steps, seed 42" in (folder / "README.md").read_text(encoding="utf-8")
     start = load_file(alone / "checkpoint-2" / "model.safetensors")
     assert max((t - start[n]).abs().max() for n, t in load_file(alone / "model.safetensors").items()) > 1e-3
 

@@ -32,4 +32,4 @@ class LeaveResults(TrainerCallback):
         write_run_record(describe_run(self.trainer, self.config, stages), folder)
         save_plots(state.log_history, stages, folder)
         if self.trainer.model.config.input_modality == "audio":  # what learned from text alone is a baseline: no card
-            refresh_card(folder)
+            refresh_card(folder, self.trainer.model)
