@@ -19,6 +19,8 @@ from tiny_models import noise
 from training_runs import ACCELERATE_LAUNCH, CONFIG, SCRIPT, assert_same_adapter, logged, run_process
 from transformers import AutoModel, AutoProcessor
 
+from speechverse.model_cards.card import is_draft
+
 
 FOLDER = Path(__file__).parents[2] / "training" / "accelerate"
 TYPES = {
