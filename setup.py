@@ -83,9 +83,11 @@ setup(
     extras_require=extras,
     entry_points={
         "console_scripts": [
+            "speechverse-train-classifier = speechverse.evaluation.baselines.train_classifier:main",
             "speechverse-evaluate = speechverse.evaluation.run:main",
             "speechverse-report = speechverse.evaluation.report:main",
             "speechverse-calibrate = speechverse.evaluation.calibrate:main",
+            "speechverse-align = speechverse.training.align_projector:main",
             "speechverse-train = speechverse.training.train:main",
             "speechverse-cache = speechverse.training.cache_features:main",
             "speechverse-publish = speechverse.model_cards.publish:main",

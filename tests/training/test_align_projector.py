@@ -1,0 +1,156 @@
+"""The projector aligned with token embeddings: the loss by brute force, what learns, and what training then starts from."""
+
+import itertools
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_runs import CONFIG
+from transformers import TrainerCallback
+
+from speechverse.training import align_projector as module
+from speechverse.training.align_projector import (
+    AlignmentArguments,
+    build_trainer,
+)
+from speechverse.training.arguments import parse_run_config
+from speechverse.training.train import build_model, prepare_run
+
+
+@pytest.fixture
+def align(environment, config_file, tmp_path, monkeypatch):
+    """Makes the trainer of a run's projector; returns it with the run's parts."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def align(*arguments, config=config_file, **alignment):
+        options = ["--output_dir", str(tmp_path / "run"), "--report_to", "none", *arguments]
+        config = parse_run_config([str(config), *options])
+        parts = prepare_run(config)
+        return build_trainer(parts, AlignmentArguments(**alignment)), parts
+
+    return align
+
+
+def batch_of(trainer, count=3):
+    return trainer.data_collator([trainer.train_dataset[index] for index in range(count)])
+
+
+def test_loss_is_that_of_all_paths(align):
+    trainer, _ = align(masked_share=0.0)
+    aligner = trainer.model.double().eval()
+    batch = batch_of(trainer)
+    batch["input_values"] = batch["input_values"].double()
+    with torch.no_grad():
+        found = aligner(**batch)
+        audio = {name: tensor for name, tensor in batch.items() if name != "tokens"}
+        projected = aligner.model.get_audio_features(**audio, return_dict=True)
+    embeddings = aligner.model.get_input_embeddings().weight.double()
+    vocabulary = (aligner.classes > 0).nonzero()[:, 0].tolist()
+    table = torch.stack([aligner.blank.detach(), *embeddings[vocabulary]])
+    expected, paths = [], []
+    for frames, real, tokens in zip(projected.pooler_output, projected.attention_mask, batch["tokens"], strict=True):
+        frames = frames[real]
+        cosines = torch.cosine_similarity(frames[:, None], table[None], dim=-1)
+        scores = (cosines * aligner.log_scale.exp()).log_softmax(-1)
+        said = [vocabulary.index(token) + 1 for token in tokens[tokens != -100].tolist()]
+        kinds = sorted({0, *said})
+        total = torch.tensor(-torch.inf, dtype=torch.float64)
+        for path in itertools.product(kinds, repeat=len(frames)):
+            collapsed = [kind for kind, before in zip(path, (None, *path), strict=False) if kind != before and kind]
+            if collapsed == said:
+                total = torch.logaddexp(total, scores[range(len(frames)), list(path)].sum())
+        expected.append(-total / len(said) if total.isfinite() else torch.zeros_like(total))
+        paths.append(scores.argmax(-1))
+    assert any(loss > 0 for loss in expected)
+    # The logits go through fp32, so the sums of thousands of paths agree to a part of it.
+    torch.testing.assert_close(found["loss"].double(), torch.stack(expected).mean().detach(), atol=1e-5, rtol=1e-6)
+    for row, path in zip(found["paths"], paths, strict=True):
+        assert row[: len(path)].tolist() == path.tolist() and set(row[len(path) :].tolist()) <= {-100}
+
+
+def test_projector_alone_learns_to_spell(align):
+    trainer, parts = align(
+        "--per_device_eval_batch_size", "4", alignment_epochs=60, alignment_learning_rate=2e-2, masked_share=0.0
+    )
+    before = {name: tensor.clone() for name, tensor in parts.model.state_dict().items()}
+    first = trainer.evaluate(trainer.train_dataset)
+    trainer.train()
+    last = trainer.evaluate(trainer.train_dataset)
+    assert last["eval_loss"] < 0.2 * first["eval_loss"] and last["eval_wer"] <= 0.5 < first["eval_wer"]
+    for name, tensor in parts.model.state_dict().items():
+        changed = not torch.equal(tensor, before[name])
+        assert changed == name.startswith("multi_modal_projector."), name
+
+
+def test_padding_and_masking(align):
+    trainer, _ = align(masked_share=0.5)
+    aligner = trainer.model.eval()
+    together, alone = aligner(**batch_of(trainer)), aligner(**batch_of(trainer, 1))
+    width = alone["paths"].shape[1]
+    assert together["paths"][0, :width].tolist() == alone["paths"][0].tolist()
+    assert torch.equal(aligner(**batch_of(trainer))["loss"], together["loss"])
+    aligner.train()
+    torch.manual_seed(0)
+    losses = {aligner(**batch_of(trainer))["loss"].item() for _ in range(4)}
+    assert len(losses) > 1  # other spans in every step
+    batch = batch_of(trainer)
+    masked = aligner._mask({"input_values": batch["input_values"]})["input_values"]
+    zeroed = (masked == 0) & (batch["input_values"] != 0)
+    assert 0 < zeroed.sum(-1).max() <= 0.5 * masked.shape[1] + 2
+
+
+def test_training_starts_from_what_was_aligned(environment, config_file, tmp_path, monkeypatch, train_here):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "run"
+    options = ["--output_dir", str(out), "--report_to", "none", "--alignment_epochs", "2"]
+    monkeypatch.setattr(sys, "argv", ["align_projector.py", str(config_file), *options])
+    module.main()
+    aligned = load_file(out / "aligned" / "model.safetensors")
+    config = parse_run_config([str(config_file), "--adapter", str(out / "aligned")])
+    model = build_model(config.model)
+    for name, tensor in aligned.items():
+        if name.startswith("multi_modal_projector."):
+            torch.testing.assert_close(model.get_parameter(name), tensor)
+    fresh = build_model(parse_run_config([str(config_file)]).model)
+    name = "multi_modal_projector.blocks.0.conv.weight"
+    assert not torch.equal(model.get_parameter(name), fresh.get_parameter(name))
+    assert json.loads((out / "aligned" / "tasks.json").read_text())[0]["id"] == "asr"
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(align, tmp_path):
+    whole, parts = align(alignment_epochs=4)
+    whole.train()
+    expected = {name: tensor.clone() for name, tensor in whole.model.state_dict().items()}
+    for folder in (tmp_path / "run" / "aligned").glob("checkpoint-*"):
+        assert not any("audio_tower" in name for name in load_file(folder / "model.safetensors"))
+    stopped, _ = align(alignment_epochs=4)
+    stopped.args.output_dir = str(tmp_path / "stopped")
+    half = stopped.args.num_train_epochs / 2
+    stopped.add_callback(StopAt(half))
+    stopped.train()
+    resumed, _ = align(alignment_epochs=4)
+    resumed.args.output_dir = str(tmp_path / "stopped")
+    resumed.train(resume_from_checkpoint=True)
+    for name, tensor in resumed.model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], msg=name)
+
+
+def test_configuration_without_transcripts_is_refused(align, config_file, tmp_path):
+    config = tmp_path / "other.yaml"
+    config.write_text(CONFIG.replace("task: asr, ", "instruction: 'which colour ?', "))
+    with pytest.raises(ValueError, match=r"train_data have no transcripts \(task asr\)"):
+        align(config=config)
+
+
+class StopAt(TrainerCallback):
+    """Stops after an epoch, as a machine that goes away after its checkpoint."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.epoch >= self.epoch
