@@ -22,6 +22,7 @@ import jinja2
 from markupsafe import Markup
 
 from speechverse.evaluation.report_data import (
+    ENOUGH_SPEAKERS,
     Comparison,
     Mistake,
     Part,
@@ -39,22 +40,14 @@ from speechverse.evaluation.report_data import (
 )
 from speechverse.evaluation.report_players import make_player
 from speechverse.evaluation.report_plots import draw_bins, draw_confusions, draw_layer_mix
+from speechverse.model_cards.measured import METRIC_NAMES
+from speechverse.model_cards.records import shorten_path, shorten_paths
 from speechverse.training.data.whole_files import write_whole
 
 
 PAGE = "report.html"
 TABLES = "report.md"
 WORST = 20
-METRICS = {
-    "accuracy": "accuracy",
-    "bleu": "BLEU",
-    "keyword_f1": "keyword F1",
-    "pass_rate": "pass rate",
-    "sd_f1": "SD-F1",
-    "slu_f1": "SLU-F1",
-    "uar": "UAR",
-    "wer": "WER",
-}  # as people write them
 KINDS = {
     "asr": "speech recogniser",
     "cascade": "speech recogniser, then LLM",
@@ -77,8 +70,10 @@ def make_report(folders: list[str | Path], out: str | Path, *, worst: int = WORS
 
     Raises:
         FileNotFoundError: if a folder holds no results.
-        ValueError: if results disagree with their samples, or with one another.
+        ValueError: if results disagree with their samples, or with one another; or if `worst` is negative.
     """
+    if worst < 0:
+        raise ValueError(f"The number of worst answers is {worst}; it is 0 or more.")
     runs = [read_run(folder) for folder in folders]
     content = describe(runs, worst, with_audio)
     for name, escape in ((PAGE, None), (TABLES, _escape_markdown)):
@@ -96,6 +91,7 @@ def describe(runs: list[Run], worst: int, with_audio: bool) -> dict:
         "date": max(run.results["date"] for run in runs),
         "suites": scored,
         "compared": any(suite["counts"] for suite in scored),
+        "enough_speakers": ENOUGH_SPEAKERS,
         "confusions": _describe_confusions(suites),
         "bins": _describe_bins(suites, names),
         "mixes": _describe_layer_mixes(runs, names),
@@ -149,6 +145,7 @@ def _describe_suite(suite: Suite, names: dict) -> dict:
         "others": [_describe_column(column, names) for column in columns],
         "figures": list(figures),
         "rows": rows,
+        "few_speakers": any(row["few_speakers"] for row in rows),
         "counts": [
             {
                 "name": _describe_column(column, names)["name"],
@@ -183,9 +180,11 @@ def _describe_row(part: Part, key: PartKey, suite: Suite) -> dict:
         "name": f"{entry['name']}: {entry['scored']}" if joint else entry["name"],
         "place": place,
         "task": entry["task"],
-        "metric": METRICS.get(entry["metric"], entry["metric"]),
+        "metric": METRIC_NAMES.get(entry["metric"], entry["metric"]),
         "higher_is_better": part.metric.higher_is_better,
         "samples": f"{entry['samples']:,}",
+        "speakers": None if part.speaker_count is None else f"{part.speaker_count:,}",
+        "few_speakers": part.has_few_speakers,
         "left_out": sum(left_out.values()),
         "fine": {
             "Instruction": entry.get("instruction") or "-",
@@ -338,10 +337,10 @@ def _describe_mistake(mistake: Mistake, with_audio: bool) -> dict:
     return {
         "suite": mistake.suite,
         "row": part.entry["name"],
-        "score": f"{METRICS.get(part.entry['metric'], part.entry['metric'])} "
+        "score": f"{METRIC_NAMES.get(part.entry['metric'], part.entry['metric'])} "
         f"{number(part.scores[mistake.index], part.metric.scale)}",
         "key": line["key"],
-        "audio": line["audio"],
+        "audio": shorten_paths(line["audio"]),
         "player": player and player.uri,
         "note": player and player.note,
         "facts": ", ".join(
@@ -363,12 +362,13 @@ def _describe_mistake(mistake: Mistake, with_audio: bool) -> dict:
 
 
 def _describe_run(run: Run, names: dict) -> dict:
+    """How a run was made, without the folders of the machine that it was made on: a page is passed on."""
     results, system = run.results, run.results["system"]
     known = {"kind", "name", "model", "fingerprint"}
     facts = {
         "Suite": run.suite,
         "Kind": KINDS.get(system["kind"], system["kind"]),
-        "Model": system.get("model"),
+        "Model": _plain(system.get("model")),
         "Fingerprint": run.system[2][:16] or None,
         **{name.replace("_", " ").capitalize(): _plain(value) for name, value in system.items() if name not in known},
         "Date": results["date"],
@@ -377,7 +377,7 @@ def _describe_run(run: Run, names: dict) -> dict:
         "Seed": results["seed"],
         "Batch size": results.get("batch_size"),
         "Seconds": None if results.get("seconds") is None else f"{results['seconds']:.0f}",
-        "Command": shlex.join(results["command"]),
+        "Command": shlex.join(map(shorten_path, results["command"])),
     }
     return {"name": names[run.system], "facts": {name: value for name, value in facts.items() if value is not None}}
 
@@ -394,7 +394,9 @@ def number(value: float, scale: float, signed: bool = False) -> str:
 
 
 def interval(figure, scale: float, signed: bool = False) -> Markup:
-    """The ends of an interval, in brackets that are not to be escaped."""
+    """The ends of an interval, in brackets that are not to be escaped; of one sample there is none."""
+    if figure.clusters < 2:
+        return Markup("(one sample)")
     return Markup(f"[{number(figure.low, scale, signed)}, {number(figure.high, scale, signed)}]")
 
 
@@ -407,8 +409,8 @@ def _plain(value) -> str | None:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_plain(each)}" for name, each in value.items()) or None
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or None
-    return None if value is None else str(value)
+        return ", ".join(_plain(each) or "" for each in value) or None
+    return None if value is None else shorten_paths(str(value))
 
 
 def _words(name) -> str:

@@ -23,6 +23,9 @@ TOLERANCE = {"rel_tol": 1e-6, "abs_tol": 1e-9}
 SystemKey = tuple[str, str, str]  # kind, name, fingerprint
 PartKey = tuple[str, str | None, str]  # ids of a row and of the task that is scored, and by which metric
 
+# Of fewer, so few sets can be drawn that an interval is far too narrow: of two, half the draws are one of them alone.
+ENOUGH_SPEAKERS = 10
+
 
 @dataclass(frozen=True)
 class Part:
@@ -50,6 +53,15 @@ class Part:
     @property
     def speakers(self) -> list[str | None]:
         return [line["speaker"] for line in self.lines]
+
+    @property
+    def speaker_count(self) -> int | None:
+        """How many people speak; `None` where that is not known of every sample."""
+        return len(set(self.speakers)) if self.lines and all(self.speakers) else None
+
+    @property
+    def has_few_speakers(self) -> bool:
+        return self.speaker_count is not None and self.speaker_count < ENOUGH_SPEAKERS
 
     @property
     def scores(self) -> list[float]:

@@ -91,7 +91,9 @@ def draw_bins(
                 values = [scale * interval.value for _, interval in points]
                 ends = [[scale * interval.low, scale * interval.high] for _, interval in points]
                 axes.vlines(places, *zip(*ends, strict=True), color=colour, linewidth=1)
-                axes.plot(places, values, marker, color=colour, markersize=4, label=shorten(system, 2 * LONGEST_NAME))
+                label_of_system = shorten(system, 2 * LONGEST_NAME)
+                axes.plot(places, values, marker, color=colour, markersize=4, label=label_of_system, clip_on=False)
+        axes.margins(y=0.1)
         axes.set_xticks(range(len(bins)), [f"{one.name}\nn={one.samples}" for one in bins])
         axes.set(xlabel=what, ylabel=label, xlim=(-0.6, len(bins) - 0.4), ylim=(0, None))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))

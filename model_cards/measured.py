@@ -11,10 +11,10 @@ METRIC_NAMES = {
     "bleu": "BLEU",
     "accuracy": "accuracy",
     "uar": "UAR",
-    "keyword_f1": "keyword macro-F1",
+    "keyword_f1": "keyword F1",
     "slu_f1": "SLU-F1",
     "sd_f1": "SD-F1",
-    "pass_rate": "share that passes",
+    "pass_rate": "pass rate",
 }
 HUB_METRICS = {"uar": "recall"}  # ids on the Hub where they are not ours; what it does not have keeps its own name
 HUB_TASKS = {  # what the Hub calls them

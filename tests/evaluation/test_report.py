@@ -85,12 +85,7 @@ def figures(cell: str) -> list[float]:
 
 def recompute(folder, row: str, task: str, metric: str) -> float:
     """A row's figure from its samples, in plain Python: shares by counting, errors by jiwer, BLEU by sacrebleu."""
-    pairs = []
-    for line in map(json.loads, (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()):
-        if line["row"] == row:
-            answer, truth = line["answer"], line["reference"]
-            joint = isinstance(truth, dict)
-            pairs.append(((answer or {}).get(task), truth[task]) if joint else (answer, truth))
+    pairs = answers_and_truths(folder, row, task)
     answers, truths = zip(*pairs, strict=True)
     if metric == "wer":
         normalise = EnglishTextNormalizer({})
@@ -99,8 +94,49 @@ def recompute(folder, row: str, task: str, metric: str) -> float:
         return sacrebleu.corpus_bleu([text or "" for text in answers], [truths]).score
     if metric == "accuracy":
         return 100 * sum(answer == truth for answer, truth in pairs) / len(pairs)
+    if metric == "keyword_f1":
+        shared = [len(set(answer or ()) & set(truth)) for answer, truth in pairs]
+        return 100 * sum(2 * n / (len(a or ()) + len(t)) for n, (a, t) in zip(shared, pairs, strict=True)) / len(pairs)
+    if metric == "slu_f1":
+        return 100 * slu_f1_of_single_slots(pairs)
     recalls = [[answer == truth for answer, truth in pairs if truth == each] for each in set(truths)]
     return 100 * sum(sum(recall) / len(recall) for recall in recalls) / len(recalls)
+
+
+def answers_and_truths(folder, row: str, task: str) -> list[tuple]:
+    pairs = []
+    for line in map(json.loads, (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()):
+        if line["row"] == row:
+            answer, truth = line["answer"], line["reference"]
+            joint = isinstance(truth, dict)
+            pairs.append(((answer or {}).get(task), truth[task]) if joint else (answer, truth))
+    return pairs
+
+
+def slu_f1_of_single_slots(pairs: list[tuple]) -> float:
+    """SLU-F1 where each truth is one slot of one label, and each answer at most one: no slots have to be matched."""
+    hits = wrong = missed = 0
+    for answer, (truth,) in pairs:
+        for distance in (jiwer.wer, character_share):
+            if not answer:
+                missed += 1
+                continue
+            (slot,) = answer
+            assert slot["label"] == truth["label"]
+            off = distance(truth["value"], slot["value"])
+            hits, wrong, missed = hits + 1, wrong + off, missed + off
+    precision, recall = hits / (hits + wrong), hits / (hits + missed)
+    return 2 * precision * recall / (precision + recall)
+
+
+def character_share(truth: str, value: str) -> float:
+    """Levenshtein's distance by the textbook's table, as a share of the longer text."""
+    row = list(range(len(value) + 1))
+    for i, letter in enumerate(truth, 1):
+        above, row = row, [i]
+        for j, other in enumerate(value, 1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != other)))
+    return row[-1] / max(len(truth), len(value))
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +168,9 @@ ROWS = {
     "spoken": [
         ("asr", "asr", "wer"),
         ("ic", "ic", "accuracy"),
-        ("sf", "sf", None),
+        ("sf", "sf", "slu_f1"),
         ("st", "st", "bleu"),
-        ("kwe", "kwe", None),
+        ("kwe", "kwe", "keyword_f1"),
     ],
     "joint": [("asr_ic", "asr", "wer"), ("asr_ic", "ic", "accuracy")],
     "moods": [("er", "er", "uar")],
@@ -150,10 +186,10 @@ def test_every_score_is_what_the_samples_give(made, page):
             for cell, folder in zip(cells[2:4], COLUMNS[suite], strict=True):
                 if folder == "cascade_spoken" and row == "st":
                     assert cell.strip() == "-"
-                elif metric:
+                else:
                     assert figures(cell)[0] == pytest.approx(recompute(root / folder, row, task, metric), abs=0.051)
                     checked += 1
-    assert checked == 2 * 5 + 1
+    assert checked == 2 * 7 + 1
 
 
 def test_intervals_and_differences_stand_beside_the_scores(made, page):
@@ -174,6 +210,59 @@ def test_intervals_and_differences_stand_beside_the_scores(made, page):
             assert re.search(r"\b(won|tied|lost)\b", cells[3])[0] == mark
             assert list(entry["paper"].values()) == [figure for cell in cells[4:] for figure in figures(cell)]
             assert ("↑" in cells[1], "↓" in cells[1]) == (entry["higher_is_better"], not entry["higher_is_better"])
+
+
+def test_intervals_are_what_draws_of_speakers_give(made, page):
+    root, _ = made
+    right = []
+    for folder in COLUMNS["spoken"]:
+        by_speaker = np.zeros((7, 2))  # right answers, and all
+        for line in map(json.loads, (root / folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()):
+            if line["row"] == "ic":
+                by_speaker[int(line["speaker"].split()[1])] += line["answer"] == line["reference"], 1
+        right.append(by_speaker)
+    draws = np.random.default_rng(0).multinomial(7, [1 / 7] * 7, size=1000)
+    ours, theirs = (100 * (draws @ each[:, 0]) / (draws @ each[:, 1]) for each in right)
+    cells = results_tables(page)[0][3]
+    assert "accuracy" in cells[1]
+    assert figures(cells[2])[1:] == pytest.approx(np.percentile(ours, [2.5, 97.5]), abs=0.051)
+    assert figures(cells[3])[1:3] == pytest.approx(np.percentile(theirs, [2.5, 97.5]), abs=0.051)
+    assert figures(cells[3])[4:] == pytest.approx(np.percentile(ours - theirs, [2.5, 97.5]), abs=0.051)
+
+
+def test_intervals_of_few_speakers_and_of_one_sample_say_so(tmp_path):
+    lines = make_lines("asr", ["asr"], 0.5, count=24)
+    notes = {}
+    for speakers in (1, 9, 10, None):
+        for line in lines:
+            line["speaker"] = None if speakers is None else f"speaker {line['index'] % speakers}"
+        report.make_report([write_one(tmp_path / str(speakers), lines)], tmp_path / "out")
+        texts = [(tmp_path / "out" / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")]
+        row = results_tables(Page(texts[0]))[0][2][0]
+        notes[speakers] = (
+            row.partition("24 samples")[2].partition(", 2 left out")[0].replace("\u00a0", " "),
+            *("† Fewer than 10 speakers" in text for text in texts),
+        )
+    assert notes == {
+        1: (", 1 speaker †", True, True),
+        9: (", 9 speakers †", True, True),
+        10: (", 10 speakers", False, False),
+        None: ("", False, False),
+    }
+    report.make_report([write_one(tmp_path / "a", lines[:1])], tmp_path / "out")
+    assert "(one sample)" in results_tables(Page((tmp_path / "out" / "report.html").read_text()))[0][2][2]
+
+
+def test_folders_of_this_machine_stay_at_home(tmp_path):
+    lines = make_lines("asr", ["asr"], 0.2, count=5)
+    for line in lines:
+        line["audio"] = "/home/ann/calls/1.wav"
+    system = OURS | {"model": "/home/ann/runs/mini", "parts": {"asr": "/home/ann/runs/asr"}}
+    command = ["python", "evaluation/run.py", "--model", "/home/ann/runs/mini", "--out=/home/ann/out"]
+    report.make_report([write_one(tmp_path / "a", lines, system, command=command)], tmp_path / "out")
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "ann" not in re.findall(r"\w+", text) and "--model mini --out=out" in text and "asr: asr" in text
 
 
 def test_rows_won_tied_and_lost_are_counted(page):
@@ -326,6 +415,8 @@ def test_clear_errors_for_wrong_folders(tmp_path, monkeypatch):
         report.main()
     with pytest.raises(ValueError, match="are the same system on the suite 'one'"):
         report.make_report([folder, folder], tmp_path / "out")
+    with pytest.raises(ValueError, match="worst answers is -1"):
+        report.make_report([folder], tmp_path / "out", worst=-1)
     results = json.loads((folder / "results.json").read_text())
     del results["results"][0]["metric"]
     (folder / "results.json").write_text(json.dumps(results))
