@@ -82,7 +82,7 @@ def convert(report: dict, samples: list[dict] | None = None) -> tuple[dict, dict
 
 
 def standard_error(entry: dict) -> float | str:
-    """What the interval would be of, were it of a normal distribution."""
+    """That of the normal distribution whose 95 % interval is as wide as ours."""
     if entry["low"] is None or entry["high"] is None:
         return NOT_COMPUTED
     return (entry["high"] - entry["low"]) / STANDARD_ERRORS
