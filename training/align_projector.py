@@ -3,16 +3,18 @@
     python training/align_projector.py CONFIG.yaml --alignment_epochs 12
     accelerate launch training/train.py CONFIG.yaml --adapter OUTPUT_DIR/aligned
 
-CONFIG.yaml is the configuration of the training that follows: its bases, and of its data the transcripts (task `asr`). A recording's
-frames are brought to where the LLM has the tokens that are spoken: the cosine of a frame and of a token's embedding, times a learned
-scale, is the token's logit, and connectionist temporal classification (Graves et al., 2006) finds which frame says which token. The
-LLM does not run, so a step costs a small part of one that goes through it. The paper has no such stage: its first one teaches the
-projector through the LLM.
+CONFIG.yaml is the configuration of the training that follows: its bases, and of its data the transcripts (task `asr`). A
+recording's frames are brought to where the LLM has the tokens that are spoken: the cosine of a frame and of a token's
+embedding, times a learned scale, is the token's logit, and connectionist temporal classification (Graves et al., 2006) finds
+which frame says which token. The LLM does not run, so a step costs a small part of one that goes through it. The paper has no
+such stage: its first one teaches the projector through the LLM.
+
+`--resume_from_checkpoint true` goes on from the last checkpoint in OUTPUT_DIR/aligned. A configuration that names no
+`curriculum` is then learned in one stage, as whatever starts from an adapter.
 """
 
 import logging
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +26,12 @@ from torch import nn
 from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from speechverse.processing.processing_speechverse import AUDIO_INPUTS
 from speechverse.training.arguments import parse_run_config
+from speechverse.training.checkpoint_writing import AtomicCheckpointsMixin, CheckpointWriteError
 from speechverse.training.data.dataset import InstructionDataset
 from speechverse.training.data.filters import CheckedSample
-from speechverse.training.train import RunParts, prepare_run
+from speechverse.training.train import RunParts, checkpoint_to_resume, prepare_run
 
 
 logger = logging.getLogger(__name__)
@@ -35,27 +39,35 @@ logger = logging.getLogger(__name__)
 TRANSCRIPTS = "asr"  # the task whose answers are what is spoken
 FOLDER = "aligned"  # in the run's
 BLANK = 0  # the class of a frame that says no token
-FIRST_SCALE = 30.0
+FIRST_SCALE = 30.0  # of the cosines; it is learned from there
+NUM_SPANS = 2
 
 
 @dataclass
 class AlignmentArguments:
-    """How long and how fast the projector is aligned; what else there is to say is taken from the run's configuration.
+    """How long and how fast the projector is aligned. The rest is taken from the run's configuration.
 
     Args:
         alignment_epochs (`float`, *optional*, defaults to 12): passes over the transcripts.
         alignment_batch_size (`int`, *optional*, defaults to 32): recordings in a step of a device.
-        alignment_learning_rate (`float`, *optional*, defaults to 2e-3): its peak, after 5 % of the steps; it then falls as a
-            cosine.
-        masked_share (`float`, *optional*, defaults to 0.2): share of a recording's encoder frames that two spans of zeros may
-            take at most, drawn anew in every step (SpecAugment's time masks; Park et al., 2019). Else a corpus of few voices is
-            learned by heart.
+        alignment_learning_rate (`float`, *optional*, defaults to 2e-3): its peak, after 5 % of the steps; it then falls
+            as a cosine.
+        masked_share (`float`, *optional*, defaults to 0.2): share of a recording that two spans of zeros may take at most,
+            drawn anew in every step (SpecAugment's time masks; Park et al., 2019). Else a corpus of few voices is learned
+            by heart.
     """
 
     alignment_epochs: float = 12.0
     alignment_batch_size: int = 32
     alignment_learning_rate: float = 2e-3
     masked_share: float = 0.2
+
+    def __post_init__(self):
+        for name in ("alignment_epochs", "alignment_batch_size", "alignment_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is above 0.")
+        if not 0 <= self.masked_share < 1:
+            raise ValueError(f"masked_share is {self.masked_share}; it is at least 0 and below 1.")
 
 
 class ProjectorAligner(nn.Module):
@@ -66,6 +78,8 @@ class ProjectorAligner(nn.Module):
         vocabulary (`list[int]`): the LLM's tokens that transcripts consist of.
         masked_share (`float`): see [`AlignmentArguments`].
     """
+
+    accepts_loss_kwargs = False  # the Trainer takes `**audio` for room for `num_items_in_batch`
 
     def __init__(self, model, vocabulary: list[int], masked_share: float):
         super().__init__()
@@ -90,44 +104,56 @@ class ProjectorAligner(nn.Module):
             **audio: the recordings, see [`~SpeechVerseModel.get_audio_features`].
 
         Returns:
-            `dict`: `loss`, the mean over recordings of the negative log-likelihood by token, nats, and `paths`, int64 of shape
-            `(batch, projected frames)`, -100 beyond a recording's end.
+            `dict`: `loss`, the mean over recordings of the negative log-likelihood by token, nats, and `paths`, int64 of
+            shape `(batch, projected frames)`, -100 beyond a recording's end.
         """
         if self.training:
             audio = self._mask(audio)
         projected = self.model.get_audio_features(**audio, return_dict=True)
+        real, lengths = projected.attention_mask, (tokens != -100).sum(-1)
         table = torch.cat([F.normalize(self.blank, dim=0)[None], self.directions])
-        logits = (F.normalize(projected.pooler_output, dim=-1) @ table.T).float() * self.log_scale.exp()
-        real = projected.attention_mask
-        lengths = (tokens != -100).sum(-1)
+        logits = (F.normalize(projected.pooler_output[real], dim=-1) @ table.T).float() * self.log_scale.exp()
+        # CTC looks at the blank and at the classes that are spoken; given all, it would take most of a step. The others are
+        # one class to it: the gradient that PyTorch gives it is right for probabilities that add up to 1, and for no other.
+        classes = self.classes[tokens.clamp(min=0)]
+        spoken, targets = torch.cat([classes.new_tensor([BLANK]), classes.flatten()]).unique(return_inverse=True)
+        # Not minus infinity, of which a gradient is no number where every class is spoken.
+        others = logits.index_fill(-1, spoken, torch.finfo(logits.dtype).min).logsumexp(-1, keepdim=True)
+        log_probabilities = torch.cat([logits[:, spoken], others], dim=-1).log_softmax(-1)
+        padded = log_probabilities.new_zeros(*real.shape, len(spoken) + 1).masked_scatter(
+            real[..., None], log_probabilities
+        )
         loss = F.ctc_loss(
-            logits.log_softmax(-1).transpose(0, 1),
-            self.classes[tokens.clamp(min=0)],
+            padded.transpose(0, 1),
+            targets[1:].view_as(classes),
             real.sum(-1),
             lengths,
-            blank=BLANK,
-            zero_infinity=True,  # more tokens than frames: such a recording teaches nothing
+            blank=BLANK,  # the least class, so the first of those here too
+            zero_infinity=True,  # validation has recordings with more tokens than frames
         )
-        return {"loss": loss, "paths": logits.argmax(-1).masked_fill(~real, -100)}
+        if self.training:
+            return {"loss": loss}
+        paths = torch.full(real.shape, -100, device=real.device).masked_scatter(real, logits.argmax(-1))
+        return {"loss": loss, "paths": paths}
 
     def _mask(self, audio: dict) -> dict:
-        """The recordings with two spans of frames zeroed in each."""
-        name = next(name for name in ("audio_hidden_states", "input_features", "input_values") if name in audio)
-        frames = audio[name]
+        """The recordings with [`NUM_SPANS`] spans of zeros in each. One may run beyond the end, and is shorter then."""
+        name = next(name for name in AUDIO_INPUTS if name in audio)
+        values = audio[name]
         axis = 2 if name == "input_features" else 1
-        length = frames.shape[axis]
-        positions = torch.arange(length, device=frames.device)
-        masked = torch.zeros(frames.shape[0], length, dtype=torch.bool, device=frames.device)
-        for _ in range(2):
-            spans = torch.rand(frames.shape[0], 1, device=frames.device) * self.masked_share / 2 * length
-            starts = torch.rand(frames.shape[0], 1, device=frames.device) * length
+        positions = torch.arange(values.shape[axis], device=values.device)
+        lengths = audio[AUDIO_INPUTS[name]].sum(-1, keepdim=True)  # not the batch's: a short one would be masked whole
+        masked = torch.zeros(len(values), len(positions), dtype=torch.bool, device=values.device)
+        for _ in range(NUM_SPANS):
+            starts, spans = torch.rand(2, len(values), 1, device=values.device)
+            starts, spans = starts * lengths, spans * lengths * self.masked_share / NUM_SPANS
             masked |= (positions >= starts) & (positions < starts + spans)
-        shape = [frames.shape[0]] + [1] * (frames.ndim - 1)
-        shape[axis] = length
-        return audio | {name: frames.masked_fill(masked.reshape(shape), 0.0)}
+        shape = [len(values)] + [1] * (values.ndim - 1)
+        shape[axis] = len(positions)
+        return audio | {name: values.masked_fill(masked.reshape(shape), 0.0)}
 
 
-class TranscriptCollator:
+class AlignmentCollator:
     """Pads recordings and the tokens of what is said in them.
 
     Args:
@@ -138,16 +164,16 @@ class TranscriptCollator:
         self.processor = processor
 
     def __call__(self, examples: list[dict]) -> dict:
-        samples = [example.pop("transcript") for example in examples]
+        transcripts = [example.pop("transcript") for example in examples]
         batch = self.processor.pad(examples)
         kept = {k: v for k, v in batch.items() if k not in ("input_ids", "attention_mask", "labels")}
         tokens = nn.utils.rnn.pad_sequence(
-            [torch.tensor(ids) for ids in samples], batch_first=True, padding_value=-100
+            [torch.tensor(ids) for ids in transcripts], batch_first=True, padding_value=-100
         )
         return kept | {"tokens": tokens}
 
 
-class TranscriptDataset(InstructionDataset):
+class AlignmentDataset(InstructionDataset):
     """Recordings and the tokens of their transcripts, by `transcript`; see [`InstructionDataset`]."""
 
     def tokens(self, index: int) -> list[int]:
@@ -160,24 +186,41 @@ class TranscriptDataset(InstructionDataset):
         return example | {"transcript": self.tokens(index)}
 
 
-class AlignmentTrainer(Trainer):
+class AlignmentTrainer(AtomicCheckpointsMixin, Trainer):
     """transformers' Trainer; its checkpoints hold what learns, and no base."""
 
     def _save(self, output_dir=None, state_dict=None):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        learned = {name: p.detach().cpu().contiguous() for name, p in self.model.named_parameters() if p.requires_grad}
+        learned = {name: p.detach().cpu().contiguous() for name, p in self._learned().items()}
         save_file(learned, folder / SAFE_WEIGHTS_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        (model or self.model).load_state_dict(
-            load_file(Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME), strict=False
-        )
+        file = Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME
+        found, learned = load_file(file), self._learned()
+        if other := sorted(
+            {name for name in found.keys() | learned.keys() if _shape(found, name) != _shape(learned, name)}
+        ):
+            raise ValueError(f"{file} is no checkpoint of this alignment: it has others of {', '.join(other)}.")
+        self.model.load_state_dict(found, strict=False)
+
+    def _learned(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+
+def _shape(tensors: dict, name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None
 
 
 def transcripts_of(checked: list[CheckedSample]) -> list[CheckedSample]:
     """The samples whose answers are what is spoken."""
     return [one for one in checked if one.sample.tasks == (TRANSCRIPTS,)]
+
+
+def fits(one: CheckedSample, tokens: list[int]) -> bool:
+    """Whether a recording has a frame for each of its tokens, and for the blank between two of the same."""
+    repeats = sum(token == before for token, before in zip(tokens[1:], tokens, strict=False))
+    return len(tokens) + repeats <= one.audio_tokens
 
 
 def word_error_rate(prediction: EvalPrediction, aligner: ProjectorAligner, tokenizer) -> dict[str, float]:
@@ -197,13 +240,24 @@ def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTr
     """The trainer of a run's projector.
 
     Raises:
-        ValueError: if there is no transcript to learn from.
+        ValueError: if there is no transcript to learn from, or no recording is listened to.
     """
+    if parts.model.config.input_modality == "text":
+        raise ValueError("input_modality: text has no use for a projector: there is nothing to align.")
     train, validation = (transcripts_of(data.usable) for data in (parts.train_data, parts.eval_data))
     if not train:
         raise ValueError(f"train_data have no transcripts (task {TRANSCRIPTS}): there is nothing to align with.")
+    everything = AlignmentDataset(train, parts.processor)
+    alignable = [one for index, one in enumerate(train) if fits(one, everything.tokens(index))]
+    if not alignable:
+        raise ValueError("Every transcript of train_data has more tokens than its recording has projected frames.")
+    if len(alignable) < len(train):
+        logger.warning(
+            f"{len(train) - len(alignable)} of {len(train)} training transcripts are left out: they have more tokens than "
+            "their recordings have projected frames."
+        )
     datasets = [
-        TranscriptDataset(data, parts.processor, parts.features, parts.args.seed) for data in (train, validation)
+        AlignmentDataset(data, parts.processor, parts.features, parts.args.seed) for data in (alignable, validation)
     ]
     vocabulary = sorted({token for data in datasets for index in range(len(data)) for token in data.tokens(index)})
     aligner = ProjectorAligner(parts.model, vocabulary, arguments.masked_share)
@@ -219,6 +273,7 @@ def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTr
         warmup_steps=0.05,  # of all
         max_grad_norm=1.0,
         bf16=run.bf16,
+        fp16=run.fp16,
         use_cpu=run.use_cpu,
         seed=run.seed,
         eval_strategy=strategy,
@@ -229,13 +284,14 @@ def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTr
         remove_unused_columns=False,
         label_names=["tokens"],
         dataloader_num_workers=run.dataloader_num_workers,
+        resume_from_checkpoint=run.resume_from_checkpoint,
     )
     return AlignmentTrainer(
         model=aligner,
         args=args,
         train_dataset=datasets[0],
         eval_dataset=datasets[1] if validation else None,
-        data_collator=TranscriptCollator(parts.processor),
+        data_collator=AlignmentCollator(parts.processor),
         compute_metrics=lambda prediction: word_error_rate(prediction, aligner, parts.processor.tokenizer),
     )
 
@@ -243,18 +299,22 @@ def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTr
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = HfArgumentParser(AlignmentArguments, allow_abbrev=False)
-    arguments, rest = parser.parse_args_into_dataclasses(sys.argv[1:], return_remaining_strings=True)
     try:
+        arguments, rest = parser.parse_args_into_dataclasses(return_remaining_strings=True)
         config = parse_run_config(rest)
         parts = prepare_run(config)
         trainer = build_trainer(parts, arguments)
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    trainer.train(resume_from_checkpoint=parts.args.resume_from_checkpoint)
-    folder = trainer.args.output_dir
-    parts.model.save_pretrained(folder)
-    parts.processor.save_pretrained(folder)
-    logger.info(f"The aligned projector is in {folder}: give it to training as --adapter {folder}")
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    except CheckpointWriteError as error:
+        raise SystemExit(str(error)) from error
+    if trainer.is_world_process_zero():
+        folder = trainer.args.output_dir
+        parts.model.save_pretrained(folder)
+        parts.processor.save_pretrained(folder)
+        logger.info(f"The aligned projector is in {folder}: give it to training as --adapter {folder}")
 
 
 if __name__ == "__main__":

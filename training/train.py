@@ -155,10 +155,10 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
 def train(trainer: SpeechVerseTrainer, config: RunConfig) -> None:
     """Runs to the end; leaves a checkpoint, `run.json`, pictures and a draft of the card in `output_dir`."""
     trainer.add_callback(LeaveResults(trainer, config.as_dict() | trainer.args.to_sanitized_dict()))
-    trainer.train(resume_from_checkpoint=_checkpoint_to_resume(trainer.args))
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
 
 
-def _checkpoint_to_resume(args) -> str | None:
+def checkpoint_to_resume(args) -> str | None:
     """`true` stands for the last checkpoint of the output folder, if there is one; anything else is a path."""
     given = args.resume_from_checkpoint
     if given is None or str(given).lower() == "false":

@@ -6,16 +6,14 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training_runs import CONFIG
 from transformers import TrainerCallback
 
 from speechverse.training import align_projector as module
-from speechverse.training.align_projector import (
-    AlignmentArguments,
-    build_trainer,
-)
+from speechverse.training.align_projector import AlignmentArguments, build_trainer, fits
 from speechverse.training.arguments import parse_run_config
+from speechverse.training.data.filters import CheckedSample
 from speechverse.training.train import build_model, prepare_run
 
 
@@ -71,6 +69,28 @@ def test_loss_is_that_of_all_paths(align):
         assert row[: len(path)].tolist() == path.tolist() and set(row[len(path) :].tolist()) <= {-100}
 
 
+def test_gradient_is_that_of_all_classes(align):
+    """Against PyTorch's loss over the whole vocabulary, of which a batch of one recording speaks a part."""
+    trainer, _ = align(masked_share=0.0)
+    aligner = trainer.model.eval()
+    index = next(i for i in range(6) if len(trainer.train_dataset.tokens(i)) == 2)
+    batch = trainer.data_collator([trainer.train_dataset[index]])
+    learned = [p for p in aligner.parameters() if p.requires_grad]
+    found = torch.autograd.grad(aligner(**batch)["loss"], learned)
+    audio = {name: tensor for name, tensor in batch.items() if name != "tokens"}
+    projected = aligner.model.get_audio_features(**audio, return_dict=True)
+    table = torch.cat([aligner.blank[None], aligner.directions])
+    cosines = torch.cosine_similarity(projected.pooler_output[0, :, None], table[None], dim=-1)
+    log_probabilities = (cosines * aligner.log_scale.exp()).log_softmax(-1)
+    targets = aligner.classes[batch["tokens"]]
+    assert len(aligner.directions) > targets.numel()
+    expected = torch.nn.functional.ctc_loss(
+        log_probabilities[:, None], targets, torch.tensor([len(cosines)]), torch.tensor([targets.numel()])
+    )
+    for ours, theirs in zip(found, torch.autograd.grad(expected, learned), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
 def test_projector_alone_learns_to_spell(align):
     trainer, parts = align(
         "--per_device_eval_batch_size", "4", alignment_epochs=60, alignment_learning_rate=2e-2, masked_share=0.0
@@ -95,11 +115,18 @@ def test_padding_and_masking(align):
     aligner.train()
     torch.manual_seed(0)
     losses = {aligner(**batch_of(trainer))["loss"].item() for _ in range(4)}
+    assert "paths" not in aligner(**batch_of(trainer))
     assert len(losses) > 1  # other spans in every step
     batch = batch_of(trainer)
-    masked = aligner._mask({"input_values": batch["input_values"]})["input_values"]
-    zeroed = (masked == 0) & (batch["input_values"] != 0)
-    assert 0 < zeroed.sum(-1).max() <= 0.5 * masked.shape[1] + 2
+    audio = {name: batch[name] for name in ("input_values", "padding_mask")}
+    lengths = batch["padding_mask"].sum(-1)
+    assert len(set(lengths.tolist())) > 1
+    zeroed = torch.stack(
+        [(aligner._mask(audio)["input_values"] == 0) & (audio["input_values"] != 0) for _ in range(50)]
+    )
+    shares = zeroed.sum(-1) / lengths
+    assert (shares <= 0.5 + 2 / lengths).all()  # each of its own length, not of the batch's
+    assert (shares.mean(0) > 0.1).all()  # the shorter ones too
 
 
 def test_training_starts_from_what_was_aligned(environment, config_file, tmp_path, monkeypatch, train_here):
@@ -137,6 +164,41 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(align, tmp_path):
     resumed.train(resume_from_checkpoint=True)
     for name, tensor in resumed.model.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], msg=name)
+
+
+def test_checkpoint_of_another_projector_is_refused(align, tmp_path):
+    align()[0]._save(tmp_path / "other")
+    tensors = load_file(tmp_path / "other" / "model.safetensors")
+    tensors["bias"] = tensors.pop("blank")
+    save_file(tensors, tmp_path / "other" / "model.safetensors")
+    with pytest.raises(ValueError, match="no checkpoint of this alignment: it has others of bias, blank"):
+        align()[0]._load_from_checkpoint(tmp_path / "other")
+
+
+def test_transcripts_that_do_not_fit_are_left_out_and_counted(align, caplog):
+    _, parts = align()
+    checked = parts.train_data.checked
+    checked[0] = checked[0]._replace(audio_tokens=0)
+    caplog.set_level("WARNING")
+    trainer = build_trainer(parts, AlignmentArguments())
+    assert "1 of 6 training transcripts are left out: they have more tokens" in caplog.text
+    assert len(trainer.train_dataset) == 5 and checked[0] not in trainer.train_dataset.checked
+    checked[:] = [one._replace(audio_tokens=0) for one in checked]
+    with pytest.raises(ValueError, match="Every transcript of train_data has more tokens"):
+        build_trainer(parts, AlignmentArguments())
+
+
+@pytest.mark.parametrize("tokens, frames", [([1, 2, 3], 3), ([1, 1], 3), ([1, 1, 1, 2], 6), ([], 0)])
+def test_repeated_tokens_need_a_frame_between_them(tokens, frames):
+    sample = CheckedSample(None, None, audio_tokens=frames)
+    assert fits(sample, tokens) and not fits(sample._replace(audio_tokens=frames - 1), tokens)
+
+
+@pytest.mark.parametrize("wrong", [{"masked_share": 1.0}, {"masked_share": -0.1}, {"alignment_epochs": 0}])
+def test_wrong_arguments_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} is {wrong[name]}; it is"):
+        AlignmentArguments(**wrong)
 
 
 def test_configuration_without_transcripts_is_refused(align, config_file, tmp_path):
