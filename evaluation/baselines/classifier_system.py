@@ -7,13 +7,13 @@ import torch
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME
 
-from ...modeling_speechverse.base_checkpoints import find_named_base, fingerprint
+from ...modeling_speechverse.base_checkpoints import fingerprint, resolve_base
 from ...training.data.sample import Sample
 from ..suite import LoadedRow
 from ..systems import System
 from .classifier import SpeechClassifier, SpeechClassifierConfig
 from .classifier_trainer import pad_features
-from .frozen_encoder import FrozenEncoder
+from .frozen_encoder import FrozenEncoder, encoder_processor
 
 
 class ClassifierSystem(System):
@@ -33,6 +33,7 @@ class ClassifierSystem(System):
         self.model = model
         self.folders: dict[str, Path] = {}
         self.configs: dict[str, SpeechClassifierConfig] = {}
+        processors = []
         folder = Path(model)
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {model} of classifiers.")
@@ -44,12 +45,15 @@ class ClassifierSystem(System):
                 raise ValueError(
                     f"{self.folders[config.task]} and {file.parent} are both of task {config.task}: leave one there."
                 )
-            find_named_base(config.audio_base["id"], revision=config.audio_base["revision"])
+            encoder = resolve_base(config.audio_base["id"], revision=config.audio_base["revision"])
+            processors.append(encoder_processor(encoder))
             self.folders[config.task], self.configs[config.task] = file.parent, config
         if not self.folders:
             raise ValueError(
                 f"{model} holds no classifier: make them by evaluation/baselines/train_classifier.py, in a folder each."
             )
+        # Rows are read once for all: of the recordings that every encoder takes, as where a SpeechVerse model is asked.
+        self.processor = min(processors, key=lambda one: one.max_audio_seconds or float("inf"))
         self.fingerprints = {task: fingerprint(folder) for task, folder in self.folders.items()}
 
     def describe(self) -> dict:

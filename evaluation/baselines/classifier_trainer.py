@@ -40,6 +40,7 @@ class ClassifierTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = True
     metric_for_best_model: str | None = "uar"
     greater_is_better: bool | None = True
+    restore_callback_states_from_checkpoint: bool = True  # else a run that goes on begins its patience anew
     remove_unused_columns: bool = False
     report_to: str | list[str] = field(default_factory=lambda: ["none"])
 

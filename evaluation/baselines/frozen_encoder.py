@@ -1,5 +1,7 @@
 """A speech encoder without an LLM, as the classifiers listen through it."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, models
 from torch import nn
@@ -43,7 +45,7 @@ class FrozenEncoder:
         self.audio_tower: nn.Module = loader.audio_tower(self.folder).requires_grad_(False).eval()
         self.config.audio_config = self.audio_tower.config
         self.audio_family = audio_encoder_family(self.audio_tower.config)
-        self.processor = self.processor_with(_tokenizer_without_words())
+        self.processor = encoder_processor(self.folder)
 
     @property
     def device(self):
@@ -64,25 +66,6 @@ class FrozenEncoder:
         rows = run_encoder(self, self.processor, inputs, autocast_dtype)
         return [features.to("cpu", torch.bfloat16) for features in rows]
 
-    def processor_with(
-        self,
-        tokenizer,
-        kernel_sizes: list[int] | None = None,
-        strides: list[int] | None = None,
-        is_encoder_decoder: bool = True,
-    ) -> SpeechVerseProcessor:
-        """A processor that reads recordings for this encoder, with the tokenizer of some LLM."""
-        kernel_sizes = kernel_sizes or self.config.projector_kernel_sizes
-        strides = strides or choose_strides(self.audio_family.frame_rate, len(kernel_sizes))
-        return SpeechVerseProcessor(
-            AutoFeatureExtractor.from_pretrained(self.folder),
-            tokenizer,
-            encoder_convolutions=self.audio_family.convolutions,
-            projector_convolutions=[Convolution(k, s, k // 2) for k, s in zip(kernel_sizes, strides, strict=True)],
-            max_audio_steps=self.audio_family.max_input_length,
-            is_encoder_decoder=is_encoder_decoder,
-        )
-
     def processor_of_run(self, arguments) -> SpeechVerseProcessor:
         """The processor that a SpeechVerse model of a configuration would have, made without its LLM: what it makes of
         samples is the same.
@@ -91,12 +74,44 @@ class FrozenEncoder:
             arguments ([`ModelArguments`]): of the configuration.
         """
         text_folder = resolve_base(arguments.text_base, revision=arguments.text_revision)
-        return self.processor_with(
+        return encoder_processor(
+            self.folder,
             AutoTokenizer.from_pretrained(text_folder),
             arguments.projector_kernel_sizes,
             arguments.projector_strides,
             bool(AutoConfig.from_pretrained(text_folder).is_encoder_decoder),
         )
+
+
+def encoder_processor(
+    folder: Path,
+    tokenizer=None,
+    kernel_sizes: list[int] | None = None,
+    strides: list[int] | None = None,
+    is_encoder_decoder: bool = True,
+) -> SpeechVerseProcessor:
+    """A processor that reads recordings for an encoder, made without its weights.
+
+    Args:
+        folder (`Path`): of the encoder.
+        tokenizer (*optional*): of some LLM; by default one that knows no words.
+        kernel_sizes, strides, is_encoder_decoder: as in [`SpeechVerseConfig`], of that LLM and the projector before it.
+
+    Raises:
+        ValueError: if SpeechVerse does not know this kind of encoder.
+    """
+    config = SpeechVerseConfig(audio_config=AutoConfig.from_pretrained(folder))
+    family = audio_encoder_family(config.audio_config)
+    kernel_sizes = kernel_sizes or config.projector_kernel_sizes
+    strides = strides or choose_strides(family.frame_rate, len(kernel_sizes))
+    return SpeechVerseProcessor(
+        AutoFeatureExtractor.from_pretrained(folder),
+        tokenizer or _tokenizer_without_words(),
+        encoder_convolutions=family.convolutions,
+        projector_convolutions=[Convolution(k, s, k // 2) for k, s in zip(kernel_sizes, strides, strict=True)],
+        max_audio_steps=family.max_input_length,
+        is_encoder_decoder=is_encoder_decoder,
+    )
 
 
 def _tokenizer_without_words() -> PreTrainedTokenizerFast:

@@ -2,10 +2,11 @@
 
     python evaluation/baselines/train_classifier.py training/configs/mini.yaml --task er --out runs/classifiers/er
 
-It takes the samples of that task from `train_data` and `eval_data`, through the same filters, and the encoder's features from the
-same cache: of the configuration's keys those of the encoder, the data, `bf16`, `fp16`, `seed` and `feature_cache_dir` count.
-Others of transformers' TrainingArguments may be given: `--max_steps`, `--learning_rate`, `--eval_steps`, ... `--out` then holds
-the best model by UAR on `eval_data`, `run.json`, and the report on the data.
+It takes the samples of that task from `train_data` and `eval_data`, through the same filters, and the encoder's features from
+the same cache: of the configuration's keys those of the encoder, the data, `bf16`, `fp16`, `seed` and `feature_cache_dir`
+count. Others of transformers' TrainingArguments may be given: `--max_steps`, `--learning_rate`, `--eval_steps`,
+`--resume_from_checkpoint true`, ... `--out` then holds the best model by UAR on `eval_data`, `run.json`, and the report on the
+data.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from speechverse.training.data.run_sources import licences_of
 from speechverse.training.data.sample import JointSample
 from speechverse.training.run_data import CheckedData, LoadedData
 from speechverse.training.run_record import describe_hardware, installed_versions, write_run_record
+from speechverse.training.train import checkpoint_to_resume
 
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,11 @@ def samples_of_task(config: RunConfig, name: str) -> tuple[LoadedData, LoadedDat
         if not places:
             raise ValueError(f"{key} has no sample of task {task.id}.")
         samples, entries = ([values[place] for place in places] for values in (loaded.samples, loaded.entries))
-        rejected = [row for row in loaded.rejected if row["task"] in (task.id, *(sample.view for sample in samples))]
+        names = {task.id, *(sample.view for sample in samples)}
+        corpora = {sample.corpus for sample in samples}
+        rejected = [  # a row that was no good for any task has none
+            row for row in loaded.rejected if row["task"] in names or row["task"] is None and row["corpus"] in corpora
+        ]
         parts.append(dataclasses.replace(loaded, samples=samples, entries=entries, rejected=rejected))
     return tuple(parts)
 
@@ -125,7 +131,7 @@ def train(trainer: ClassifierTrainer, config: RunConfig) -> dict:
     Returns:
         what `run.json` holds.
     """
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     trainer.save_model()
     folder, state = Path(trainer.args.output_dir), trainer.state
     record = {
@@ -154,11 +160,12 @@ def train(trainer: ClassifierTrainer, config: RunConfig) -> dict:
 
 def parse(argv: list[str] | None = None) -> tuple[RunConfig, str, ClassifierTrainingArguments]:
     """Reads `CONFIG.yaml --task TASK --out FOLDER [--key value ...]`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("config", help="the YAML file of a SpeechVerse run")
     parser.add_argument("--task", required=True, help="id or name of a task that is answered by a label")
     parser.add_argument("--out", required=True, help="folder of the classifier")
-    parser.add_argument("--steps", type=int, help="optimizer steps at most")
     parser.add_argument("--feature_cache_dir", help="in place of the configuration's")
     parser.add_argument("--seed", type=int, help="in place of the configuration's")
     options, rest = parser.parse_known_args(argv)
@@ -166,7 +173,6 @@ def parse(argv: list[str] | None = None) -> tuple[RunConfig, str, ClassifierTrai
     config = parse_run_config([options.config, *overrides])
     seed = config.namespace.seed if options.seed is None else options.seed
     fixed = ["--output_dir", options.out, "--seed", str(seed)]
-    fixed += [] if options.steps is None else ["--max_steps", str(options.steps)]
     (args,) = HfArgumentParser(ClassifierTrainingArguments).parse_args_into_dataclasses([*rest, *fixed])
     return config, options.task, args
 

@@ -1,5 +1,6 @@
 """The baseline classifier: what it computes, that it learns, and that its folder answers a suite."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,15 +8,16 @@ import pytest
 import soundfile
 import torch
 from tiny_models import save_bases
-from transformers import AutoModel, AutoModelForAudioClassification
+from transformers import AutoModel, AutoModelForAudioClassification, TrainerCallback
 
 from speechverse.evaluation.baselines import load_system
 from speechverse.evaluation.baselines.classifier import SpeechClassifier, SpeechClassifierConfig
-from speechverse.evaluation.baselines.classifier_trainer import balanced_weights, pad_features
+from speechverse.evaluation.baselines.classifier_trainer import ClassifierTrainer, balanced_weights, pad_features
 from speechverse.evaluation.baselines.frozen_encoder import FrozenEncoder
 from speechverse.evaluation.baselines.train_classifier import build_trainer, parse, train
 from speechverse.evaluation.suite import LoadedRow, SuiteRow
 from speechverse.training.data.feature_cache import FeatureCache
+from speechverse.training.data.filters import FilterRules, check_samples
 from speechverse.training.data.sample import Sample
 
 
@@ -41,6 +43,7 @@ eval_data: [{corpus: $PITCHES/pitches.yaml, split: validation}]
 use_cpu: true
 report_to: none
 """
+TRAIN = ClassifierTrainer.train
 
 
 def tone(frequency: float, seconds: float, seed: int) -> np.ndarray:
@@ -79,7 +82,7 @@ def bases(pitches, monkeypatch):
 
 
 def train_in(pitches, folder, *options):
-    arguments = [str(pitches / "run.yaml"), "--task", "sns", "--out", str(folder), "--steps", "40", *options]
+    arguments = [str(pitches / "run.yaml"), "--task", "sns", "--out", str(folder), "--max_steps", "40", *options]
     arguments += [
         "--eval_steps",
         "10",
@@ -176,6 +179,27 @@ def test_same_seed_gives_the_same_classifier(finished, pitches, tmp_path):
     assert (tmp_path / "other" / "model.safetensors").read_bytes() != (folder / "model.safetensors").read_bytes()
 
 
+class Killed(TrainerCallback):
+    def on_save(self, args, state, control, **kwargs):
+        if state.global_step == 20:
+            raise KeyboardInterrupt
+
+
+def test_killed_run_goes_on_as_if_it_had_not_been(finished, pitches, tmp_path, monkeypatch):
+    folder, trainer, record = finished
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierTrainer, "train", lambda self, **how: (self.add_callback(Killed), TRAIN(self, **how)))
+        with pytest.raises(KeyboardInterrupt):
+            train_in(pitches, tmp_path / "killed")
+    resumed, again = train_in(pitches, tmp_path / "killed", "--resume_from_checkpoint", "true")
+    losses = [[row["eval_loss"] for row in one.state.log_history if "eval_loss" in row] for one in (resumed, trainer)]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert (again["best_step"], again["steps"]) == (record["best_step"], record["steps"])
+    patience = [one.state.stateful_callbacks["EarlyStoppingCallback"]["attributes"] for one in (resumed, trainer)]
+    assert patience[0] == patience[1]
+
+
 def samples_in(pitches, labels=None) -> list[Sample]:
     audios = [str(pitches / f"{index}.wav") for index in range(16, 24)]
     kinds = ["speech" if index % 4 else "not speech" for index in range(16, 24)]
@@ -203,6 +227,16 @@ def test_system_answers_by_the_classifier_of_the_task(finished, pitches):
     assert [system.answer([sample], row)[0]["answer"] for sample in samples] == answers
     of_one = samples_in(pitches, labels={"not speech": ""})  # a row that allows one class gets no other
     assert {answer["answer"] for answer in system.answer(of_one, row)} == {"not speech"}
+
+
+def test_recordings_that_the_encoder_cannot_take_are_left_out_before(finished, pitches):
+    """As they are where a SpeechVerse model on this encoder is asked."""
+    system = load_system("classifier", str(pitches / "classifiers"))
+    rules = FilterRules(system.processor, max_audio_tokens=None, max_label_tokens=None, silence=None)
+    soundfile.write(pitches / "long.wav", tone(300, system.processor.max_audio_seconds + 1, 0), 16_000)
+    long = dataclasses.replace(samples_in(pitches)[0], audio=str(pitches / "long.wav"))
+    faults = [one.fault for one in check_samples([*samples_in(pitches), long], rules)]
+    assert faults[:-1] == [None] * 8 and faults[-1].startswith("too long")
 
 
 def test_system_says_what_it_cannot_answer(finished, pitches):
