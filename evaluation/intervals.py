@@ -83,7 +83,7 @@ def bootstrap(
     statistics = np.asarray(statistics, dtype=np.float64)
     index, resampled, clusters = _units(statistics, speakers)
     units = _sums(statistics, index, clusters)
-    draws = np.concatenate([metric.value(weights @ units) for weights in _weights(clusters, resamples, seed)])
+    draws = np.concatenate([metric.value(_drawn(weights, units)) for weights in _weights(clusters, resamples, seed)])
     low, high = _percentiles(draws, confidence)
     return Interval(float(metric.value(statistics.sum(axis=0))), low, high, resampled, clusters)
 
@@ -123,7 +123,7 @@ def compare(
     units, other_units = _sums(statistics, index, clusters), _sums(other_statistics, index, clusters)
     draws = np.concatenate(
         [
-            _subtract(metric.value(weights @ units), metric.value(weights @ other_units))
+            _subtract(metric.value(_drawn(weights, units)), metric.value(_drawn(weights, other_units)))
             for weights in _weights(clusters, resamples, seed)
         ]
     )
@@ -167,6 +167,12 @@ def _weights(clusters: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     shares = np.full(clusters, 1 / clusters)
     for start in range(0, resamples, at_once):
         yield random.multinomial(clusters, shares, size=min(at_once, resamples - start)).astype(np.float64)
+
+
+def _drawn(weights: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Sums over what each resample drew, `(resamples, k)`."""
+    # Not `@`: BLAS adds in another order on another number of threads, of which torchrun gives each process one.
+    return np.einsum("dc,ck->dk", weights, units)
 
 
 def _subtract(values: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,5 +1,9 @@
 """Bootstrap intervals and paired comparisons, against loops over samples with the same draws."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -55,6 +59,30 @@ def test_interval_is_that_of_a_loop_that_scores_every_draw_anew(name, speakers, 
     assert (interval.resampled, interval.clusters) == (("speakers", 5) if speakers else ("samples", 12))
     assert interval == bootstrap(metric, statistics, speakers, resamples=50, confidence=0.9, seed=4)
     assert interval != bootstrap(metric, statistics, speakers, resamples=50, confidence=0.9, seed=5)
+
+
+def test_draws_are_the_same_to_the_last_bit_on_any_number_of_threads():
+    script = """
+import hashlib, runpy, sys, types, numpy as np
+
+def value(sums):
+    print(hashlib.sha256(sums.tobytes()).hexdigest())
+    return sums[..., 0]
+
+statistics = np.random.default_rng(0).random((1000, 2))
+runpy.run_path(sys.argv[1])["bootstrap"](types.SimpleNamespace(value=value), statistics)
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script, intervals.__file__],
+            env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
