@@ -244,6 +244,11 @@ def test_wer_of_other_languages():
     assert "words:characters" in chinese.signature and "spelling-map" not in german.signature
 
 
+def test_wer_takes_no_names_of_languages():
+    with pytest.raises(ValueError, match="language is 'English'; it is a two-letter code"):
+        load_metric("wer", language="English")
+
+
 # BLEU.
 
 

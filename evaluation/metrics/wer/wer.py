@@ -1,6 +1,7 @@
 """Word error rate: `evaluate.load("evaluation/metrics/wer")`, or `load_metric("wer")`."""
 
 import functools
+import re
 from importlib.metadata import version
 
 import jiwer
@@ -32,6 +33,9 @@ class Wer(CorpusMetric):
 
     Args:
         language (`str`, *optional*, defaults to `"en"`): two-letter code of what is spoken.
+
+    Raises:
+        ValueError: if the language is no code: by any other name English would be normalised as another language.
     """
 
     metric_name = "wer"
@@ -41,6 +45,8 @@ class Wer(CorpusMetric):
     def __init__(self, language: str = "en", **kwargs):
         super().__init__(**kwargs)
         self.language = language.lower()
+        if not re.fullmatch("[a-z]{2,3}", self.language):  # Cantonese has three
+            raise ValueError(f"The language is {language!r}; it is a two-letter code such as en.")
         if self.language == "en":
             self._normalise = english_normaliser()
             name = f"whisper-english|spelling-map:whisper-normalizer-{version('whisper-normalizer')}"
