@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from tqdm.auto import tqdm
-from transformers import pipeline
+from transformers import AutoProcessor, pipeline
 
 from speechverse.evaluation.suite import LoadedRow, load_rows, suite_of_config
 from speechverse.evaluation.systems import question
@@ -104,31 +104,33 @@ def main() -> None:
             raise ValueError(
                 f"{options.config} has no eval_data: temperatures are fitted on data that are not learned."
             )
-        ask = pipeline("speech-instruction", model=options.model)
-        own = list(ask.processor.tasks)
-        bank = all_tasks(ask.processor.tasks, config.tasks)
-        ask.processor.tasks = TaskBank(dataclasses.replace(task, temperature=1.0) for task in bank)
+        processor = AutoProcessor.from_pretrained(options.model)
+        own = list(processor.tasks)
+        bank = all_tasks(processor.tasks, config.tasks)
+        processor.tasks = TaskBank(dataclasses.replace(task, temperature=1.0) for task in bank)
         suite = suite_of_config(dataclasses.replace(config, test_data=[]), options.config)
+        rows = load_rows(suite, processor.tasks, processor, options.limit)
+        ask = pipeline("speech-instruction", model=options.model, processor=processor)
         scored: dict[str, tuple[list, list]] = {}
-        for row in load_rows(suite, ask.processor.tasks, ask.processor, options.limit):
+        for row in rows:
             task = row.samples[0].task
-            if task in (one.id for one in own) and is_scored(row, ask.processor.tasks):
+            if task in (one.id for one in own) and is_scored(row, processor.tasks):
                 row = dataclasses.replace(row, row=dataclasses.replace(row.row, decoding="scored"))
                 of_row, of_task = score(ask, row, options.batch_size), scored.setdefault(task, ([], []))
                 of_task[0].extend(of_row[0])
                 of_task[1].extend(of_row[1])
         temperatures = {}
-        for task, (rows, truths) in scored.items():
-            if len(rows) < 2:
+        for task, (found, truths) in scored.items():
+            if len(found) < 2:
                 continue
-            fitted = fit_temperature(rows[::2], truths[::2])
-            before, after = (expected_calibration_error(rows[1::2], truths[1::2], t) for t in (1.0, fitted))
-            temperatures[task] = fit_temperature(rows, truths)
+            fitted = fit_temperature(found[::2], truths[::2])
+            before, after = (expected_calibration_error(found[1::2], truths[1::2], t) for t in (1.0, fitted))
+            temperatures[task] = fit_temperature(found, truths)
             bound = (
                 "" if 2 / LARGEST < temperatures[task] < LARGEST / 2 else "   (at a bound: the data do not settle it)"
             )
             print(
-                f"{task:5} {len(rows):4} clips   temperature {temperatures[task]:6.2f}   expected calibration error "
+                f"{task:5} {len(found):4} clips   temperature {temperatures[task]:6.2f}   expected calibration error "
                 f"{before:.3f} -> {after:.3f}{bound}"
             )
         if not temperatures:
