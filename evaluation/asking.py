@@ -7,8 +7,8 @@ from pathlib import Path
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from ..processing.tasks_speechverse import TaskBank
-from ..training.data.recordings import audio_name, audio_size
+from ..processing.tasks_speechverse import JointTask, Task, TaskBank
+from ..training.data.recordings import Recording, audio_name, audio_size
 from ..training.data.sample import JointSample, Sample
 from .criteria import parse_criteria
 from .sample_log import SampleLog, read_parts
@@ -89,7 +89,7 @@ def describe_answer(row: LoadedRow, index: int, answer: dict, bank: TaskBank) ->
         "row": row.row.id,
         "index": index,
         "key": sample.key,
-        "audio": _portable(audio_name(sample.audio)),
+        "audio": portable_name(sample.audio),
         "corpus": sample.corpus,
         "split": sample.split,
         "view": sample.view,
@@ -114,21 +114,29 @@ def read_answer(row: LoadedRow, sample: Sample, answer: dict, bank: TaskBank) ->
     if row.row.passes is not None:
         failed = parse_criteria(row.row.passes).failed(answer["text"], sample)
         return PASS, {"answer": FAIL if failed else PASS, "failed": failed}
+    reference, task = parse_reference(sample, bank)
+    if task is None:
+        return reference, {"answer": answer["text"].strip()}
+    if row.is_in_words(sample):  # no task has read it yet
+        return reference, {"answer": task.parse(answer["text"], sample.labels or None).answer}
+    return reference, {"answer": answer["answer"]}
+
+
+def parse_reference(sample: Sample, bank: TaskBank) -> tuple[object, Task | JointTask | None]:
+    """What would have been right, and the task that reads answers. `None` where the target is none of its task's answers, as
+    of an instruction that lists classes of its own: the texts themselves are the answers then."""
     if isinstance(sample, JointSample):
-        return sample.answer, {"answer": answer["answer"]}
+        return sample.answer, sample.joint
     if sample.task in bank:
-        task, labels = bank[sample.task], sample.labels or None
-        truth, unread = task.parse(sample.target, labels)
-        if truth is not None and not unread:
-            in_words = row.row.instruction is not None or sample.values is None  # which no task has read yet
-            return truth, {"answer": task.parse(answer["text"], labels).answer if in_words else answer["answer"]}
-    # An instruction that lists classes of its own, say: the texts themselves are the answers.
-    return sample.target.strip(), {"answer": answer["text"].strip()}
+        reference, unread = bank[sample.task].parse(sample.target, sample.labels or None)
+        if reference is not None and not unread:
+            return reference, bank[sample.task]
+    return sample.target.strip(), None
 
 
-def _portable(name: str) -> str:
+def portable_name(audio: str | Recording) -> str:
     """A recording's path, from the data folder on where it lies there: samples of two machines then name the same ones."""
-    root = os.environ.get(DATA)
+    name, root = audio_name(audio), os.environ.get(DATA)
     if root and Path(name).is_absolute() and Path(name).is_relative_to(Path(root).absolute()):
         return f"${DATA}/{Path(name).relative_to(Path(root).absolute()).as_posix()}"
     if root and Path(name).is_relative_to(root):

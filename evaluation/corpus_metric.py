@@ -93,15 +93,25 @@ class CorpusMetric(evaluate.Metric, ABC):
             )
         if not len(references):
             raise ValueError(f"{self.metric_name}: there are no samples to score.")
-        for kind, answers in (("prediction", predictions), ("reference", references)):
-            for index, answer in enumerate(answers):
-                readable = answer is None if kind == "prediction" else False
-                if not readable and not _is_of_type(answer, self.answer_type):
-                    raise ValueError(
-                        f"{self.metric_name}: {kind} {index} is {answer!r}, which is no {self.answer_type} answer."
-                    )
+        self._refuse_others(predictions, "prediction", unread=True)
+        self.check_references(references)
         predictions = [self.in_place_of_none if answer is None else answer for answer in predictions]
         return np.asarray(self._count(predictions, references), dtype=np.float64)
+
+    def check_references(self, references: Sequence) -> None:
+        """Tells before anything is answered whether the metric is for such answers.
+
+        Raises:
+            ValueError: if one is not of the metric's kind.
+        """
+        self._refuse_others(references, "reference")
+
+    def _refuse_others(self, answers: Sequence, kind: str, unread: bool = False) -> None:
+        for index, answer in enumerate(answers):
+            if not (unread and answer is None) and not _is_of_type(answer, self.answer_type):
+                raise ValueError(
+                    f"{self.metric_name}: {kind} {index} is {answer!r}, which is no {self.answer_type} answer."
+                )
 
     @abstractmethod
     def _count(self, predictions: list, references: Sequence) -> list | np.ndarray:

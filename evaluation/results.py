@@ -1,15 +1,17 @@
 """What came out: every row scored, with its interval, and how it was measured."""
 
+import contextlib
 import datetime
 import os
 import platform
 import sys
 from collections import Counter
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from ..processing.tasks_speechverse import TaskBank
+from .asking import parse_reference
 from .corpus_metric import CorpusMetric
 from .intervals import bootstrap
 from .suite import LoadedRow
@@ -17,6 +19,24 @@ from .suite import LoadedRow
 
 RESULTS_NAME = "results.json"
 PACKAGES = ("speechverse", "transformers", "peft", "torch", "jiwer", "sacrebleu")
+
+
+def check_metrics(rows: list[LoadedRow], bank: TaskBank) -> None:
+    """Looks before anything is asked whether every row can be scored by its metrics.
+
+    Raises:
+        ImportError: if a package that a metric needs is not installed.
+        ValueError: if a metric is for answers of another kind than the row's.
+    """
+    for row in rows:
+        if row.row.passes is not None:
+            continue
+        references = [parse_reference(sample, bank)[0] for sample in row.samples]
+        for task, name in row.scored:
+            try:
+                row.row.load_metric(name).check_references([_part(reference, task) for reference in references])
+            except ValueError as error:
+                raise ValueError(f"row {row.row.id}: {error}") from error
 
 
 def score_row(row: LoadedRow, lines: list[dict], bank: TaskBank, seed: int) -> list[dict]:
@@ -89,10 +109,10 @@ def _facts(metric: CorpusMetric) -> dict:
 def _decoding(row: LoadedRow, bank: TaskBank) -> str:
     """How answers were decoded: a task without a form has none to be held to."""
     sample = row.samples[0]
-    in_words = row.row.instruction is not None or (sample.values is None and not sample.tasks[1:])
-    task = None if in_words or not sample.tasks else bank.find(list(sample.tasks) if sample.tasks[1:] else sample.task)
-    has_form = task is not None and task.has_form(sample.labels or None)
-    return row.row.decoding if has_form else "free"
+    if row.is_in_words(sample):
+        return "free"
+    task = bank.find(list(sample.tasks) if sample.tasks[1:] else sample.task)
+    return row.row.decoding if task.has_form(sample.labels or None) else "free"
 
 
 def _classes(sample, task: str | None, metric: CorpusMetric, bank: TaskBank) -> list[str] | None:
@@ -124,9 +144,17 @@ def make_report(suite, system: dict, results: list[dict], not_asked: list[dict],
         "fingerprint": system.get("fingerprint"),
         "results": results,
         "not_asked": not_asked,
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": _versions(),
         **settings,
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # such as one of a metric that no row has
+            found[package] = version(package)
+    return found
 
 
 def describe_hardware(device: torch.device) -> str:

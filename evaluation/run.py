@@ -13,6 +13,7 @@ and the shipped ones and the suite's that it was not trained on.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -23,31 +24,43 @@ import torch
 from accelerate import PartialState
 from transformers import set_seed
 
-from speechverse.evaluation.asking import ask, collect, plan_batches
+from speechverse.evaluation.asking import ask, collect, plan_batches, portable_name
 from speechverse.evaluation.baselines import SYSTEMS, load_system
-from speechverse.evaluation.results import RESULTS_NAME, describe_hardware, make_report, print_results, score_row
+from speechverse.evaluation.results import (
+    RESULTS_NAME,
+    check_metrics,
+    describe_hardware,
+    make_report,
+    print_results,
+    score_row,
+)
 from speechverse.evaluation.sample_log import remove_parts, write_samples
 from speechverse.evaluation.suite import LoadedRow, Suite, load_rows, load_suite, suite_of_config
 from speechverse.model_cards.draft import refresh_card
+from speechverse.processing import TaskBank
 from speechverse.training.arguments import parse_run_config
+from speechverse.training.data.whole_files import write_whole
 
 
-SETTINGS_NAME = "settings.json"  # of an unfinished run
+SETTINGS_NAME = "settings.json"  # by which a run that was killed, or is finished, is known again
 logger = logging.getLogger(__name__)
 
 
-def find_suite(options: argparse.Namespace) -> Suite:
-    """The suite, or the questions of the configuration, that the command line names, with the rows that it chooses."""
+def find_suite(options: argparse.Namespace) -> tuple[Suite, TaskBank]:
+    """The suite, or the questions of the configuration, that the command line names, with the rows that it chooses; and its
+    tasks."""
     if options.suite:
         suite = load_suite(options.suite)
+        tasks = suite.tasks
     else:
-        suite = suite_of_config(parse_run_config([options.config]), Path(options.config).stem)
+        config = parse_run_config([options.config])
+        suite, tasks = suite_of_config(config, Path(options.config).stem), config.tasks
     if options.rows:
         known = [row.id for row in suite.rows]
         if unknown := [name for name in options.rows if name not in known]:
             raise ValueError(f"{suite.name} has no row {unknown[0]!r}; it has {', '.join(known)}.")
-        suite.rows[:] = [row for row in suite.rows if row.id in options.rows]
-    return suite
+        suite = dataclasses.replace(suite, rows=[row for row in suite.rows if row.id in options.rows])
+    return suite, tasks
 
 
 def resume_or_start(folder: Path, settings: dict, overwrite: bool) -> bool:
@@ -71,7 +84,7 @@ def resume_or_start(folder: Path, settings: dict, overwrite: bool) -> bool:
         )
     if known is not None and results.is_file():
         return False
-    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(settings, indent=2) + "\n")
     return True
 
 
@@ -79,7 +92,10 @@ def describe_rows(rows: list[LoadedRow]) -> str:
     """A digest of what is asked: of every row and of its samples."""
     digest = hashlib.sha256()
     for row in rows:
-        samples = [(sample.key, row.instruction(sample), sample.target) for sample in row.samples]
+        samples = [
+            (sample.key or portable_name(sample.audio), row.instruction(sample), sample.target)
+            for sample in row.samples
+        ]
         digest.update(json.dumps([str(row.row), samples]).encode())
     return digest.hexdigest()[:16]
 
@@ -113,18 +129,19 @@ def evaluate(options: argparse.Namespace) -> None:
             asked then.
     """
     state = PartialState(cpu=torch.accelerator.current_accelerator(check_available=True) is None)
-    suite = find_suite(options)
+    suite, tasks = find_suite(options)
     if options.out is None and not (options.model and Path(options.model).is_dir()):
         raise ValueError(f"{options.model} is no folder: say by --out where the results go.")
     folder = options.out or Path(options.model) / "evaluation" / suite.name
     system = load_system(options.system, options.model, options.asr, folder)
-    bank = system.tasks(suite.tasks)
+    bank = system.tasks(tasks)
     rows = load_rows(suite, bank, system.processor, options.limit)
     reasons = {row.row.id: system.why_not(row) for row in rows}
     not_asked = [{"row": row, "reason": reason} for row, reason in reasons.items() if reason is not None]
     rows = [row for row in rows if reasons[row.row.id] is None]
     if not rows:
         raise ValueError(f"{system.kind} cannot answer any row of {suite.name}; the first: {not_asked[0]['reason']}")
+    check_metrics(rows, bank)
     settings = {
         "suite": suite.name,
         "questions": describe_rows(rows),
@@ -154,7 +171,7 @@ def evaluate(options: argparse.Namespace) -> None:
     how = {"processes": state.num_processes, "seconds": round(time.perf_counter() - start, 1)}
     how |= {"hardware": describe_hardware(state.device), "seed": options.seed, "batch_size": options.batch_size}
     report = make_report(suite, {"kind": system.kind, **system.describe()}, results, not_asked, how)
-    (folder / RESULTS_NAME).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / RESULTS_NAME, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     remove_parts(folder)
     print_results(results)
     for row in not_asked:

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from ..training.data.whole_files import write_whole
+
 
 SAMPLES_NAME = "samples.jsonl"
 _PART = "samples.part-{rank}.jsonl"
@@ -53,10 +55,8 @@ def remove_parts(folder: Path) -> None:
 
 def write_samples(folder: Path, lines: list[dict]) -> None:
     """Writes `samples.jsonl`, whole."""
-    file = Path(folder) / SAMPLES_NAME
-    part = file.with_suffix(".new")
-    part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    part.replace(file)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_whole(Path(folder) / SAMPLES_NAME, text)
 
 
 def read_samples(folder: Path) -> list[dict]:

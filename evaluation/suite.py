@@ -10,7 +10,7 @@ import yaml
 from ..processing.tasks_speechverse import TaskBank
 from ..training.arguments import all_tasks
 from ..training.data.corpus import load_corpus
-from ..training.data.filters import FilterRules, check_samples, usable
+from ..training.data.filters import CheckedSample, FilterRules, check_samples, usable
 from ..training.data.manifest import ManifestSource, expand_variables
 from ..training.data.run_sources import CorpusSource, load_source, parse_source
 from ..training.data.sample import JointSample, Sample
@@ -173,6 +173,11 @@ class LoadedRow:
     skipped: list[dict]
     scored: list[tuple[str | None, str]]
 
+    def is_in_words(self, sample: Sample) -> bool:
+        """Whether a sample is asked about in words that are no task's, so that no task holds or reads the answer."""
+        literal = sample.values is None and not isinstance(sample, JointSample)
+        return literal or self.row.instruction is not None
+
     def instruction(self, sample: Sample) -> str:
         """The words in which a sample is asked about."""
         if self.row.instruction is not None:
@@ -208,7 +213,7 @@ def load_suite(name: str | Path) -> Suite:
         ValueError: if it has a mistake.
     """
     file = Path(name)
-    if not file.is_file():
+    if not file.is_file() and file.parent == Path():  # a path that leads nowhere must not end at a shipped one
         file = SUITES_FOLDER / f"{file.name.removesuffix('.yaml')}.yaml"
     if not file.is_file():
         raise FileNotFoundError(
@@ -237,7 +242,8 @@ def load_suite(name: str | Path) -> Suite:
 
 
 def suite_of_config(config, name: str) -> Suite:
-    """The questions of a training configuration's `test_data`, or of its `eval_data` where it has none.
+    """The questions of a training configuration's `test_data`, or of its `eval_data` where it has none; their tasks are its
+    `tasks`.
 
     Args:
         config ([`RunConfig`]): the configuration.
@@ -283,7 +289,8 @@ def load_rows(suite: Suite, bank: TaskBank, processor=None, limit: int | None = 
     Raises:
         FileNotFoundError: if a corpus or a manifest is not there.
         ImportError: if a package that a corpus needs is not installed.
-        ValueError: if nothing is left of a row, or it asks for something that there is not.
+        ValueError: if nothing is left of a row, or of one of its views; or it asks for something that there is not, or has
+            figures of something that it does not score.
     """
     # Only what cannot be asked is left out: long answers and silence are part of a test.
     rules = FilterRules(processor, max_audio_tokens=None, max_label_tokens=None, silence=None)
@@ -291,17 +298,35 @@ def load_rows(suite: Suite, bank: TaskBank, processor=None, limit: int | None = 
     checked = iter(check_samples([sample for samples, _ in found for sample in samples], rules))
     loaded = []
     for row, (samples, rejected) in zip(suite.rows, found, strict=True):
-        of_row = [next(checked) for _ in samples]
-        kept, unjudged = _judgeable(row, [one.sample for one in usable(of_row)])
-        left_out = rejected + [one.as_row() for one in of_row if one.fault is not None] + unjudged
-        views: dict[str | None, list[Sample]] = {}
-        for sample in kept:
-            views.setdefault(sample.name, []).append(sample)
-        for view, group in views.items():
-            one = row if len(views) == 1 else dataclasses.replace(row, id=f"{row.id}/{view}")
-            skipped = [left for left in left_out if len(views) == 1 or left["task"] == group[0].task]
-            _refuse_missing_wording(one, group[0])
-            loaded.append(LoadedRow(one, _spread(group, limit), skipped, one.scored_by(group[0], bank)))
+        loaded += _rows_by_view(row, [next(checked) for _ in samples], rejected, bank, limit)
+    ids = [one.row.id for one in loaded]
+    if twice := [name for index, name in enumerate(ids) if name in ids[:index]]:
+        raise ValueError(f"two rows are called {twice[0]}, one of them after one of its views: give another id.")
+    return loaded
+
+
+def _rows_by_view(
+    row: SuiteRow, checked: list[CheckedSample], rejected: list[dict], bank: TaskBank, limit: int | None
+) -> list[LoadedRow]:
+    """A row for each view, or task, of a row's samples."""
+    views: dict[str | None, list[CheckedSample]] = {}
+    for one in checked:
+        views.setdefault(one.sample.name, []).append(one)
+    loaded = []
+    for name, of_view in views.items():
+        view = row if len(views) == 1 else dataclasses.replace(row, id=f"{row.id}/{name}")
+        try:
+            kept = [one.sample for one in usable(of_view)]
+        except ValueError as error:
+            raise ValueError(f"row {view.id}: {error}") from error
+        samples, unjudged = _judgeable(view, kept)
+        # A rejected row names its view, or none where it is of use to none.
+        skipped = [left for left in rejected if len(views) == 1 or left["task"] in (name, None)]
+        skipped += [one.as_row() for one in of_view if one.fault is not None] + unjudged
+        _refuse_missing_wording(view, samples)
+        scored = view.scored_by(samples[0], bank)
+        _refuse_wrong_figures(view, scored)
+        loaded.append(LoadedRow(view, _spread(samples, limit), skipped, scored))
     return loaded
 
 
@@ -328,10 +353,24 @@ def _judgeable(row: SuiteRow, samples: list[Sample]) -> tuple[list[Sample], list
     ]
 
 
-def _refuse_missing_wording(row: SuiteRow, sample: Sample) -> None:
-    parts = sample.parts if isinstance(sample, JointSample) else [sample]
-    for part in parts if row.instruction is None else []:
-        if row.prompt >= len(part.instructions):
+def _refuse_missing_wording(row: SuiteRow, samples: list[Sample]) -> None:
+    for sample in samples if row.instruction is None else []:
+        for part in sample.parts if isinstance(sample, JointSample) else [sample]:
+            if row.prompt >= len(part.instructions):
+                raise ValueError(
+                    f"row {row.id}: key prompt is {row.prompt}; {part.name} has {len(part.instructions)} wordings, from 0."
+                )
+
+
+def _refuse_wrong_figures(row: SuiteRow, scored: list[tuple[str | None, str]]) -> None:
+    parts = {task or metric for task, metric in scored if task is not None or isinstance(row.metric, list)}
+    if unknown := sorted(row.paper.keys() - parts) if parts else []:
+        raise ValueError(
+            f"row {row.id}: key paper has figures of {unknown[0]}; what is scored are {', '.join(sorted(parts))}."
+        )
+    for task, metric in scored:
+        figures = row.paper_figures(task, metric)
+        if not isinstance(figures, dict) or not all(type(figure) in (int, float) for figure in figures.values()):
             raise ValueError(
-                f"row {row.id}: key prompt is {row.prompt}; {part.name} has {len(part.instructions)} wordings, from 0."
+                f"row {row.id}: key paper holds {figures!r}; it is a mapping of systems to their figures."
             )

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import torch
 from transformers import AutoProcessor, pipeline
-from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, cached_file
+from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils.hub import get_checkpoint_shard_files
 
 from ..modeling_speechverse.base_checkpoints import fingerprint
+from ..processing.questions_speechverse import make_question
 from ..processing.tasks_speechverse import TaskBank
 from ..training.arguments import all_tasks
 from ..training.data.recordings import open_audio
@@ -39,7 +41,11 @@ class System(ABC):
         return others
 
     def why_not(self, row: LoadedRow) -> str | None:
-        """Why it cannot answer a row; `None` if it can."""
+        """Why it cannot answer a row; `None` if it can.
+
+        Raises:
+            ValueError: if nobody could, since the row has a mistake.
+        """
         return None
 
     @abstractmethod
@@ -78,8 +84,20 @@ class SpeechVerseSystem(System):
         self.processor.tasks = all_tasks(self.processor.tasks, others)
         return self.processor.tasks
 
+    def why_not(self, row: LoadedRow) -> str | None:
+        try:
+            put = make_question(self.processor, question(row.samples[0], row, self.processor.tasks))
+            if put.instruction.count(self.processor.audio_token) > 1:
+                raise ValueError(f"{put.instruction!r} holds {self.processor.audio_token} more than once.")
+        except ValueError as error:
+            raise ValueError(f"row {row.row.id}: {error}") from error
+        return None
+
     def load(self, device: torch.device) -> None:
-        self.ask = pipeline("speech-instruction", model=self.model, processor=self.processor, device=device)
+        # Chat models' configurations ask for sampling: every run, batch and number of processes would get other answers.
+        self.ask = pipeline(
+            "speech-instruction", model=self.model, processor=self.processor, device=device, do_sample=False
+        )
 
     def answer(self, samples: list[Sample], row: LoadedRow) -> list[dict]:
         inputs = [
@@ -91,11 +109,8 @@ class SpeechVerseSystem(System):
 def question(sample: Sample, row: LoadedRow, bank: TaskBank) -> dict:
     """What a row asks about a sample, as the pipeline takes it."""
     hints = {} if row.row.hints is None else {"hints": row.row.hints}
-    if row.row.instruction is not None or sample.values is None and not isinstance(sample, JointSample):
-        return {
-            "instruction": row.instruction(sample),
-            **hints,
-        }  # in words of their own: no task knows the answer's form
+    if row.is_in_words(sample):
+        return {"instruction": row.instruction(sample), **hints}
     decoding = {"free": {"constrained": False}, "constrained": {}, "scored": {"return_scores": True}}[row.row.decoding]
     asked = {"prompt": row.prompt(sample), "describe": row.row.describe, **hints, **decoding}
     if isinstance(sample, JointSample):
@@ -106,7 +121,7 @@ def question(sample: Sample, row: LoadedRow, bank: TaskBank) -> dict:
 
 
 def checkpoint_folder(model: str) -> Path:
-    """Where the files of a model are on this machine.
+    """Where the files of a model are on this machine, its weights among them; of a model on the Hub they are fetched.
 
     Raises:
         FileNotFoundError: if it has no configuration, or no processor.
@@ -118,4 +133,8 @@ def checkpoint_folder(model: str) -> Path:
             raise FileNotFoundError(
                 f"{model} is no folder or Hub id of a model with {lacking}: {name} is missing."
             ) from error
+    if not Path(model).is_dir() and not cached_file(
+        model, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False
+    ):
+        get_checkpoint_shard_files(model, cached_file(model, SAFE_WEIGHTS_INDEX_NAME))
     return Path(file).parent

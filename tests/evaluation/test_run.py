@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jiwer
 import pytest
+from huggingface_hub import constants
 from training_runs import TORCHRUN, run_process
 
 from speechverse.evaluation import run, systems
@@ -144,6 +145,14 @@ def test_two_runs_and_other_batches_give_the_same(evaluate, tmp_path):
         assert (without_circumstances(other[0]), other[1]) == (without_circumstances(report), samples)
 
 
+def test_a_configuration_that_asks_for_sampling_changes_no_answer(evaluate, speller_folder, tmp_path):
+    expected = evaluate(tmp_path / "a")
+    file = speller_folder / "generation_config.json"
+    sampling = {"do_sample": True, "temperature": 50.0, "top_p": 0.9}
+    file.write_text(json.dumps(json.loads(file.read_text()) | sampling))
+    assert evaluate(tmp_path / "b")[1] == expected[1]
+
+
 class Killed(BaseException):
     pass
 
@@ -255,6 +264,66 @@ def test_missing_parts_are_told_before_anything_is_loaded(
     monkeypatch.delenv("CALLS")
     with pytest.raises(SystemExit, match="There is no corpus"):
         evaluate(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ("tasks: [asr]}, metric: slu_f1", "slu_f1: reference 0 is 'stop it', which is no slots answer"),
+        ("tasks: [asr]}, decoding: scored", "."),
+        ("tasks: [er]}, hints: [sad]", "Hints are for free text"),
+        ("tasks: [asr]}, instruction: '<audio> or <audio>?'", "holds <audio> more than once"),
+    ],
+)
+def test_rows_that_could_not_be_asked_or_scored_are_told_before_anything_is_loaded(
+    settings, message, suite, evaluate, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(systems, "pipeline", None)
+    suite.write_text(f"title: T\nrows:\n  - {{id: one, data: {{corpus: $CALLS/calls.yaml, split: test, {settings}}}\n")
+    with pytest.raises(SystemExit, match=f"row one: .*{message}"):
+        evaluate(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tasks_of_a_configuration_can_be_asked(moods, evaluate, tmp_path):
+    calls = moods.parent / "calls.yaml"
+    calls.write_text(calls.read_text().replace("er: {answer: mood}", "er: {answer: mood, task: feeling}"))
+    (tmp_path / "feeling.yaml").write_text(
+        "id: feeling\nname: feeling-of-callers\ntag: Feeling\nlabels: {happy: glad, sad: down}\nprompts: ['{labels} ?']\n"
+    )
+    moods.write_text(f"{moods.read_text()}task_files: [{tmp_path / 'feeling.yaml'}]\n")
+    report, _ = evaluate(tmp_path / "out", asked=("--config", moods))
+    assert [result["scored"] for result in report["results"]] == ["asr", "feeling"]
+
+
+def test_joint_answers_in_words_of_their_own_are_read(suite, evaluate, tmp_path):
+    data = "{corpus: $CALLS/calls.yaml, split: test, tasks: [], joint: [[asr, er]]}"
+    suite.write_text(f"title: T\nrows:\n  - {{id: one, data: {data}, instruction: 'what is said ?'}}\n")
+    report, samples = evaluate(tmp_path / "out")
+    assert [result["decoding"] for result in report["results"]] == ["free", "free"]
+    assert samples[0]["answer"] is None and samples[0]["reference"] == {"asr": "stop it", "er": "happy"}
+
+
+def test_other_recordings_of_a_manifest_are_other_questions(moods, evaluate, tmp_path):
+    manifest = tmp_path / "m.jsonl"
+    source = f"[{{manifest: {manifest}}}]"
+    moods.write_text(f"audio_base: a\ntext_base: b\ntrain_data: {source}\ntest_data: {source}\n")
+    line = {"audio": "0.wav", "task": "asr", "target": "stop it"}
+    manifest.write_text(json.dumps(line) + "\n")
+    evaluate(tmp_path / "out", asked=("--config", moods))
+    manifest.write_text(json.dumps(line | {"audio": "1.wav"}) + "\n")
+    with pytest.raises(SystemExit, match="another questions"):
+        evaluate(tmp_path / "out", asked=("--config", moods))
+
+
+def test_fingerprint_of_a_model_on_the_hub_is_that_of_its_folder(
+    hub, hub_in_process, speller_folder, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    files = {file.name: file.read_bytes() for file in speller_folder.iterdir() if file.is_file()}
+    hub.create_repository("org/speller", files)
+    known = systems.fingerprint(speller_folder)
+    assert systems.fingerprint(systems.checkpoint_folder("org/speller")) == known
 
 
 def test_results_of_a_model_on_the_hub_need_a_folder(suite, speller_folder, monkeypatch):

@@ -7,7 +7,7 @@ import soundfile
 from tiny_models import noise
 
 from speechverse import Task, TaskBank
-from speechverse.evaluation.suite import SuiteRow, load_rows, load_suite, shipped_suites, suite_of_config
+from speechverse.evaluation.suite import Suite, SuiteRow, load_rows, load_suite, shipped_suites, suite_of_config
 from speechverse.training.arguments import TASKS_FOLDER, all_tasks, parse_run_config
 
 
@@ -38,7 +38,9 @@ def row(id="one", tasks="[er]", more="", data=""):
 def test_rows_know_what_they_ask_and_how_it_is_scored(suite_of):
     suite = suite_of(
         row("label"),
-        row("described", more=", describe: true, decoding: scored, metric: [accuracy, uar], paper: {uar: {Ours: 51.7}}"),
+        row(
+            "described", more=", describe: true, decoding: scored, metric: [accuracy, uar], paper: {uar: {Ours: 51.7}}"
+        ),
         row("words", "[asr]", ", prompt: 1, name: Words"),
         row("held_out", "[asr]", data=", prompts: held_out, limit: 2"),
         row("both", "[]", ", describe: true", ", joint: [[asr, er]]"),
@@ -98,6 +100,32 @@ def test_manifest_of_several_tasks_is_a_row_for_each(tmp_path):
     assert [sample.target for sample in emotions.samples] == ["sad", "cross"] and len(words.samples) == 1
 
 
+def test_each_view_of_a_row_has_its_own_samples_left_out(suite_of, moods):
+    lines = [json.loads(line) for line in (moods.parent / "rows.jsonl").read_text().splitlines()]
+    lines[0]["mood"], lines[1]["text"], lines[2]["audio"] = "", "", "away.wav"
+    (moods.parent / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words, emotions = load_rows(suite_of(row(tasks="[asr, er]")), BANK)
+    assert (words.row.id, emotions.row.id) == ("one/asr", "one/er")
+    for loaded, column in ((words, "text"), (emotions, "mood")):
+        assert len(loaded.samples) == 4
+        assert f"no answer: column {column} is empty" in [left["reason"] for left in loaded.skipped]
+        assert len(loaded.skipped) == 2
+    with pytest.raises(ValueError, match="two rows are called one/er"):
+        load_rows(suite_of(row(tasks="[asr, er]"), row("one/er")), BANK)
+
+
+def test_a_view_of_which_nothing_is_left_is_told(tmp_path):
+    soundfile.write(tmp_path / "0.wav", noise(0.4, 0), 16_000)
+    lines = [
+        {"audio": "0.wav", "task": "er", "target": "sad"},
+        {"audio": "away.wav", "task": "asr", "target": "stop it"},
+    ]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    suite = Suite("mine", "Mine", [SuiteRow("m", {"manifest": str(tmp_path / "m.jsonl")})])
+    with pytest.raises(ValueError, match="row m/asr: None of the 1 samples can be used; the first"):
+        load_rows(suite, BANK)
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [
@@ -105,6 +133,7 @@ def test_manifest_of_several_tasks_is_a_row_for_each(tmp_path):
         ([row(), row()], r"rows\[1\]: key id is 'one', as in a row before it"),
         ([row(more=", decoding: beam")], "key decoding is 'beam'; it is one of free, constrained, scored"),
         ([row(more=", metric: rouge")], "no metric 'rouge'; there are accuracy, bleu"),
+        ([row(more=", metric: wer, language: English")], r"rows\[0\]: The language is 'English'"),
         ([row(more=", prompt: -1")], "key prompt is -1"),
         ([row(more=", passes: {label: {}}")], "key passes is for a row with an instruction of its own"),
         ([row(more=", instruction: 'What?', passes: {rhymes: {}}")], "criterion 'rhymes'; known are"),
@@ -125,6 +154,9 @@ def test_mistakes_in_a_file_are_named(rows, message, suite_of):
         (row(more=", prompt: 1"), "row one: key prompt is 1; er has 1 wordings"),
         (row("one", "[]", ", metric: wer", ", joint: [[asr, er]]"), "metric is a mapping of the tasks asr, er"),
         (row("one", "[]", ", metric: {st: wer}", ", joint: [[asr, er]]"), "metrics, not of st"),
+        (row(more=", metric: [uar, accuracy], paper: {wer: {Ours: 2}}"), "paper has figures of wer; .* accuracy, uar"),
+        (row("one", "[]", ", paper: {st: {Ours: 2}}", ", joint: [[asr, er]]"), "paper has figures of st; .* asr, er"),
+        (row(more=", paper: {uar: {Ours: 2}}"), "key paper holds .*; it is a mapping of systems to their figures"),
         (row(more=", metric: {er: uar}"), "is a mapping, which is for tasks that are asked together"),
         (
             row(more=", instruction: 'What?', passes: {contains: {slot: city}}"),
@@ -138,8 +170,9 @@ def test_mistakes_that_samples_show_are_named(entry, message, suite_of):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no suite table1; there are .*table2_slu"):
-        load_suite("table1")
+    for name in ("table1", tmp_path / "mini_table2.yaml"):
+        with pytest.raises(FileNotFoundError, match=f"There is no suite {name}; there are .*table2_slu"):
+            load_suite(name)
     (tmp_path / "a.yaml").write_text("rows: [1")
     with pytest.raises(ValueError, match="a.yaml is not YAML"):
         load_suite(tmp_path / "a.yaml")
