@@ -73,7 +73,9 @@ class SpeechVerseRecogniser(Recogniser):
             raise ValueError(f"{model} was not taught the task {ASR}, only {known}: it recognises no speech.")
 
     def load(self, device: torch.device) -> None:
-        self.ask = pipeline("speech-instruction", model=str(self.folder), processor=self.processor, device=device)
+        self.ask = pipeline(
+            "speech-instruction", model=str(self.folder), processor=self.processor, device=device, do_sample=False
+        )
 
     def transcribe(self, samples: list[Sample]) -> list[str]:
         inputs = [{"audio": open_audio(sample.audio), "task": ASR} for sample in samples]

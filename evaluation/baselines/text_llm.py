@@ -82,7 +82,8 @@ class TextLlmSystem(System):
 
     def load(self, device: torch.device) -> None:
         model = AutoModel.from_pretrained(self.model)
-        self.ask = TextInstructionPipeline(model=model, processor=self.text_processor, device=device)
+        # As a SpeechVerse model is asked: chat models' configurations ask for sampling.
+        self.ask = TextInstructionPipeline(model=model, processor=self.text_processor, device=device, do_sample=False)
 
     def words(self, samples: list[Sample]) -> list[str]:
         """What the LLM is given as the samples' words."""

@@ -181,6 +181,21 @@ def test_rows_are_put_in_their_own_words(row, text_folder, clips):
         assert answer["text"] == processor.decode(tokens[0], skip_special_tokens=True).strip()
 
 
+def test_nothing_is_sampled(text_folder, speller_folder, clips):
+    """Though the checkpoints ask for it, as those of chat models do."""
+    samples, found = asked(clips, "st"), []
+    for hot in (False, True):
+        for folder in (text_folder, speller_folder):
+            config = json.loads((folder / "generation_config.json").read_text())
+            config |= {"do_sample": True, "temperature": 50.0, "top_k": 0} if hot else {}
+            (folder / "generation_config.json").write_text(json.dumps(config))
+        oracle, recogniser = loaded("text", text_folder), open_recogniser(str(speller_folder))
+        recogniser.load(CPU)
+        assert oracle.ask.model.generation_config.temperature == recogniser.ask.model.generation_config.temperature
+        found.append((oracle.answer(samples, row_of(samples)), recogniser.transcribe(samples)))
+    assert found[0] == found[1]
+
+
 def test_cascade_with_a_perfect_recogniser_is_the_oracle(text_folder, clips, monkeypatch):
     recogniser = FakeRecogniser()
     oracle = loaded("text", text_folder)
