@@ -10,9 +10,15 @@ from string import Template
 from .sample import Sample
 
 
+FACTS = ("speaker", "transcript")  # of a recording, that a line may know
+
+
 @dataclass(frozen=True)
 class ManifestSource:
     """A JSONL manifest and what to take from it.
+
+    A line may also have `speaker`, who talks, over whom intervals are then taken, and `transcript`, the words of the
+    recording, which a text LLM is given in its place.
 
     Args:
         manifest (`str`): path; `$NAME` stands for an environment variable. Recordings lie relative to its folder.
@@ -150,7 +156,8 @@ def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place:
     instructions = (instructions,) if isinstance(instructions, str) else tuple(instructions)
     if task in tasks and tasks[task].answer_type in ("keywords", "slots"):
         filled["answer"] = tasks[task].parse(target, filled.get("labels") or None).answer
-    return Sample(str(folder / record["audio"]), instructions, target, task, **filled)
+    facts = {name: str(record[name]) for name in FACTS if record.get(name) not in (None, "")}
+    return Sample(str(folder / record["audio"]), instructions, target, task, **filled, **facts)
 
 
 def _prompt_fields(record: dict, task, place: str) -> dict:
