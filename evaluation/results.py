@@ -73,6 +73,7 @@ def score_row(row: LoadedRow, lines: list[dict], bank: TaskBank, seed: int) -> l
                 "decoding": _decoding(row, bank),
                 "describe": row.row.describe,
                 "scored": task or sample.task,
+                "scored_name": _task_name(task or sample.task, bank),
                 "language": row.row.language,
                 **_facts(metric),
                 "value": interval.value,
@@ -87,6 +88,8 @@ def score_row(row: LoadedRow, lines: list[dict], bank: TaskBank, seed: int) -> l
                 "instruction": row.instruction(sample),
                 "classes": _classes(sample, task, metric, bank),
                 "paper": row.row.paper_figures(task, name),
+                "paper_set": row.row.paper_set,
+                "baseline": row.row.baseline,
             }
         )
     return entries
@@ -104,6 +107,10 @@ def _facts(metric: CorpusMetric) -> dict:
         "scale": metric.scale,
         "signature": metric.signature,
     }
+
+
+def _task_name(task: str | None, bank: TaskBank) -> str | None:
+    return bank[task].name if task in bank else None
 
 
 def _decoding(row: LoadedRow, bank: TaskBank) -> str:
@@ -124,7 +131,7 @@ def _classes(sample, task: str | None, metric: CorpusMetric, bank: TaskBank) -> 
     return list(labels.get(task) or bank[task].labels if sample.tasks[1:] else labels or bank[task].labels) or None
 
 
-def make_report(suite, system: dict, results: list[dict], not_asked: list[dict], settings: dict) -> dict:
+def collect_results(suite, system: dict, results: list[dict], not_asked: list[dict], settings: dict) -> dict:
     """All of `results.json`.
 
     Args:

@@ -29,8 +29,8 @@ from speechverse.evaluation.baselines import SYSTEMS, load_system
 from speechverse.evaluation.results import (
     RESULTS_NAME,
     check_metrics,
+    collect_results,
     describe_hardware,
-    make_report,
     print_results,
     score_row,
 )
@@ -170,7 +170,7 @@ def evaluate(options: argparse.Namespace) -> None:
     write_samples(folder, lines)
     how = {"processes": state.num_processes, "seconds": round(time.perf_counter() - start, 1)}
     how |= {"hardware": describe_hardware(state.device), "seed": options.seed, "batch_size": options.batch_size}
-    report = make_report(suite, {"kind": system.kind, **system.describe()}, results, not_asked, how)
+    report = collect_results(suite, {"kind": system.kind, **system.describe()}, results, not_asked, how)
     write_whole(folder / RESULTS_NAME, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     remove_parts(folder)
     print_results(results)

@@ -22,6 +22,8 @@ from .criteria import parse_criteria
 SUITES_FOLDER = Path(__file__).with_name("suites")
 DECODING = ("free", "constrained", "scored")
 PASS_RATE = "pass_rate"  # of rows with criteria
+# All kinds of systems but the oracle, which is a bound and nothing to be beaten.
+BASELINE_KINDS = ("asr", "cascade", "classifier", "keyword_search", "speechverse")
 # Of tasks that name none, by their kind of answer; accuracy of a text is the share of answers that are it.
 DEFAULT_METRICS = {"text": "accuracy", "label": "accuracy", "keywords": "keyword_f1", "slots": "slu_f1"}
 
@@ -48,6 +50,9 @@ class SuiteRow:
         passes (`dict`, *optional*): what a free answer has to be like, see [`criteria`]; in place of a metric.
         paper (`dict`, *optional*): figures of the paper to stand beside, by system, as printed; of a joint row by task id, of
             a row with several metrics by metric.
+        paper_set (`str`, *optional*): the test set that these figures are of, where it is not the row's own.
+        baseline (`str`, *optional*): the kind of system that is to be beaten here, one of `BASELINE_KINDS`: reports count how
+            often it is. `speechverse` is another SpeechVerse model.
     """
 
     id: str
@@ -62,6 +67,9 @@ class SuiteRow:
     language: str | None = None
     passes: dict | None = None
     paper: dict = field(default_factory=dict)
+    # Not in a row's representation, by which `run.py` knows kept answers again: neither is part of what is asked.
+    paper_set: str | None = field(default=None, repr=False)
+    baseline: str | None = field(default=None, repr=False)
 
     def __post_init__(self):
         if self.decoding not in DECODING:
@@ -72,6 +80,12 @@ class SuiteRow:
             if self.metric is not None or self.instruction is None:
                 raise ValueError("key passes is for a row with an instruction of its own, and in place of a metric.")
             parse_criteria(self.passes)
+        if self.baseline is not None and self.baseline not in BASELINE_KINDS:
+            raise ValueError(
+                f"key baseline is {self.baseline!r}; it is a kind of system: one of {', '.join(BASELINE_KINDS)}."
+            )
+        if self.paper_set is not None and not self.paper:
+            raise ValueError(f"key paper_set is {self.paper_set!r}; it says what the figures of key paper are of.")
         for metric in self._named_metrics():
             self.load_metric(metric)
 

@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     in_blocks = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
-    in_text = re.findall(r"`((?:python|pip|make|accelerate|speechverse-[a-z]+) [^`]+)`", README)
+    in_text = re.findall(r"`((?:python|pip|make|accelerate|speechverse-[a-z-]+) [^`]+)`", README)
     return [shlex.split(line, comments=True) for line in in_blocks + in_text]
 
 
@@ -43,7 +43,7 @@ def test_make_targets_exist():
 
 def console_commands() -> dict[str, str]:
     """The installed commands and the scripts behind them."""
-    defined = re.findall(r'"(speechverse-\w+) = speechverse\.(.+):main"', (ROOT / "setup.py").read_text())
+    defined = re.findall(r'"(speechverse-[\w-]+) = speechverse\.(.+):main"', (ROOT / "setup.py").read_text())
     return {name: f"{module.replace('.', '/')}.py" for name, module in defined}
 
 

@@ -9,9 +9,12 @@ import pytest
 
 from speechverse import TaskBank
 from speechverse.evaluation import suite as module
+from speechverse.evaluation.asking import describe_answer
+from speechverse.evaluation.baselines import SYSTEMS
 from speechverse.evaluation.corpus_metric import load_metric
 from speechverse.evaluation.criteria import parse_criteria, word_error_rate
-from speechverse.evaluation.suite import SuiteRow, load_rows, shipped_suites
+from speechverse.evaluation.results import score_row
+from speechverse.evaluation.suite import BASELINE_KINDS, LoadedRow, SuiteRow, load_rows, shipped_suites
 from speechverse.training.data.corpus import load_corpus
 from speechverse.training.data.make_mini import SENTENCES
 from speechverse.training.data.sample import Sample
@@ -177,6 +180,72 @@ def test_figures_beside_mini_rows_are_those_of_the_row_that_they_stand_for(mini)
         assert same and all(other.metric == row.metric for other in same), row.id
         assert all(task_of(other) == task_of(row) for other in same), row.id
     assert len(beside) >= 4 or mini == "mini_table6"
+
+
+@EACH_SUITE
+def test_rows_say_whose_figures_are_of_another_test_set(name):
+    rows = [row for row in load_suite(name).rows if row.paper]
+    if name.startswith("mini"):
+        assert all(row.paper_set for row in rows)
+    else:
+        other = {"sc", "sns", "kwe", "kws", "dc", "snips"}
+        for row in rows:
+            if other & {*task_of(row), row.data["corpus"], *names_of(row)}:
+                assert row.paper_set, row.id
+        source = load_suite(name).source
+        assert any(row.paper_set for row in rows) == any(word in source for word in ("other test", "other keywords"))
+
+
+BASELINES = {"asr": "speechverse", "kws": "keyword_search"}
+BASELINES |= dict.fromkeys(("st", "ic", "sf", "kwe"), "cascade")
+BASELINES |= dict.fromkeys(("er", "asc", "sc", "ac", "sns"), "classifier")
+
+
+def test_tables_2_and_3_say_what_is_to_be_beaten():
+    for names in (("table2_slu", "table3_psp"), ("mini_table2", "mini_table3")):
+        rows = [row for name in names for row in load_suite(name).rows]
+        assert {task_of(row)[0] for row in rows if row.baseline} == BASELINES.keys()  # the paper's eleven
+        assert all(row.baseline == BASELINES[task_of(row)[0]] for row in rows if row.baseline)
+        assert [row.id for row in rows if not row.baseline] in ([], ["ac_confounded"])
+
+
+def test_any_system_but_the_oracle_can_be_what_is_to_be_beaten():
+    assert set(BASELINE_KINDS) == SYSTEMS.keys() - {"text"}
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (
+            "baseline: classifier",
+            "baseline: wavlm",
+            "key baseline is 'wavlm'; it is a kind of system: one of asr, cas",
+        ),
+        ("baseline: classifier", "baseline: text", "key baseline is 'text'"),
+        ("    metric: uar\n\n", '    metric: uar\n    paper_set: "Here"\n', "key paper_set is 'Here'; it says what"),
+    ],
+)
+def test_mistake_in_what_stands_beside_says_where(tmp_path, old, new, message):
+    text = (module.SUITES_FOLDER / "mini_table3.yaml").read_text(encoding="utf-8")
+    text = text.replace("    metric: uar\n  - id: sns", "    metric: uar\n\n  - id: sns")  # a row without figures
+    file = tmp_path / "own.yaml"
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"rows\[\d\]: {message}"):
+        module.load_suite(file)
+
+
+def test_results_carry_what_stands_beside():
+    facts = {"paper": {"A": 60}, "paper_set": "Podcasts", "baseline": "classifier"}
+    row = LoadedRow(
+        SuiteRow("er", {"corpus": "ravdess"}, metric="uar", **facts),
+        [Sample("a.wav", ("How do they feel?",), "sad", values={}, task="er", corpus="ravdess")],
+        [],
+        [(None, "uar")],
+    )
+    lines = [describe_answer(row, 0, {"text": "sad", "answer": "sad"}, TASKS)]
+    (entry,) = score_row(row, lines, TASKS, seed=0)
+    assert entry["scored_name"] == TASKS["er"].name and {name: entry[name] for name in facts} == facts
+    assert str(row.row) == str(SuiteRow("er", {"corpus": "ravdess"}, metric="uar", paper={"A": 60}))  # known again by
 
 
 def task_of(row) -> list[str]:
