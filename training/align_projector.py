@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from speechverse.processing.processing_speechverse import AUDIO_INPUTS
@@ -40,6 +41,7 @@ TRANSCRIPTS = "asr"  # the task whose answers are what is spoken
 FOLDER = "aligned"  # in the run's
 BLANK = 0  # the class of a frame that says no token
 FIRST_SCALE = 30.0  # of the cosines; it is learned from there
+NUM_SAMPLED = 2_048  # classes that a step's frames are told from, beside those that it teaches
 NUM_SPANS = 2
 
 
@@ -111,30 +113,50 @@ class ProjectorAligner(nn.Module):
             audio = self._mask(audio)
         projected = self.model.get_audio_features(**audio, return_dict=True)
         real, lengths = projected.attention_mask, (tokens != -100).sum(-1)
-        table = torch.cat([F.normalize(self.blank, dim=0)[None], self.directions])
-        logits = (F.normalize(projected.pooler_output[real], dim=-1) @ table.T).float() * self.log_scale.exp()
+        classes = self.classes[tokens.clamp(min=0)]
+        drawn = self._draw_classes(classes)
+        table = torch.cat([F.normalize(self.blank, dim=0)[None], self.directions[drawn - 1]])
+        with torch.autocast(tokens.device.type, enabled=False):  # a logit of 30 is known to 0.1 in bf16
+            logits = (
+                F.normalize(projected.pooler_output[real].to(table.dtype), dim=-1) @ table.T * self.log_scale.exp()
+            )
         # CTC looks at the blank and at the classes that are spoken; given all, it would take most of a step. The others are
         # one class to it: the gradient that PyTorch gives it is right for probabilities that add up to 1, and for no other.
-        classes = self.classes[tokens.clamp(min=0)]
-        spoken, targets = torch.cat([classes.new_tensor([BLANK]), classes.flatten()]).unique(return_inverse=True)
+        columns = F.pad(torch.searchsorted(drawn, classes) + 1, (1, 0)).masked_fill(
+            F.pad(tokens == -100, (1, 0)), BLANK
+        )
+        spoken, targets = columns.unique(return_inverse=True)
         # Not minus infinity, of which a gradient is no number where every class is spoken.
         others = logits.index_fill(-1, spoken, torch.finfo(logits.dtype).min).logsumexp(-1, keepdim=True)
+        num_others = 1 + len(self.directions) - len(spoken)
+        others = others + math.log(
+            max(1, num_others) / max(1, len(table) - len(spoken))
+        )  # those not drawn weigh as much
         log_probabilities = torch.cat([logits[:, spoken], others], dim=-1).log_softmax(-1)
         padded = log_probabilities.new_zeros(*real.shape, len(spoken) + 1).masked_scatter(
             real[..., None], log_probabilities
         )
         loss = F.ctc_loss(
             padded.transpose(0, 1),
-            targets[1:].view_as(classes),
+            targets[:, 1:],
             real.sum(-1),
             lengths,
-            blank=BLANK,  # the least class, so the first of those here too
+            blank=BLANK,  # the least column, so the first of those here too
             zero_infinity=True,  # validation has recordings with more tokens than frames
         )
         if self.training:
             return {"loss": loss}
-        paths = torch.full(real.shape, -100, device=real.device).masked_scatter(real, logits.argmax(-1))
-        return {"loss": loss, "paths": paths}
+        said = F.pad(drawn, (1, 0))[logits.argmax(-1)]
+        return {"loss": loss, "paths": torch.full(real.shape, -100, device=real.device).masked_scatter(real, said)}
+
+    def _draw_classes(self, classes: torch.LongTensor) -> torch.LongTensor:
+        """The classes that frames are told from, in order: in evaluation all, in training those that are spoken and some
+        others (sampled softmax; Jean et al., 2015), since all of a large vocabulary would take most of a step."""
+        num_classes = len(self.directions)
+        if not self.training or num_classes <= NUM_SAMPLED:
+            return torch.arange(1, num_classes + 1, device=classes.device)
+        sampled = torch.randint(1, num_classes + 1, (NUM_SAMPLED,), device=classes.device)
+        return torch.cat([classes[classes != BLANK], sampled]).unique()
 
     def _mask(self, audio: dict) -> dict:
         """The recordings with [`NUM_SPANS`] spans of zeros in each. One may run beyond the end, and is shorter then."""
@@ -186,8 +208,25 @@ class AlignmentDataset(InstructionDataset):
         return example | {"transcript": self.tokens(index)}
 
 
+class LengthGroupedEpochs(LengthGroupedSampler):
+    """Recordings of like length side by side, in an order that is a function of the seed and the epoch: a resumed run has it
+    too."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator = torch.Generator().manual_seed(self.seed + epoch)
+
+
 class AlignmentTrainer(AtomicCheckpointsMixin, Trainer):
     """transformers' Trainer; its checkpoints hold what learns, and no base."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        lengths = [one.audio_tokens for one in self.train_dataset.checked]
+        return LengthGroupedEpochs(self.args.train_batch_size, lengths, self.args.seed)
 
     def _save(self, output_dir=None, state_dict=None):
         folder = Path(output_dir or self.args.output_dir)

@@ -216,3 +216,20 @@ class StopAt(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, **kwargs):
         control.should_training_stop = state.epoch >= self.epoch
+
+
+def test_classes_that_are_drawn_stand_for_all_others(align, monkeypatch):
+    trainer, _ = align(masked_share=0.0)
+    aligner, batch = trainer.model, batch_of(trainer, 2)
+    aligner.log_scale.data.zero_()  # else a class or two outweigh all others, and the mean of few logarithms says little
+    whole = aligner.eval()(**batch)["loss"].item()
+    monkeypatch.setattr(module, "NUM_SAMPLED", 2)
+    torch.manual_seed(0)
+    aligner.train()
+    spoken = aligner.classes[batch["tokens"][batch["tokens"] != -100]].unique()
+    draws = [aligner._draw_classes(aligner.classes[batch["tokens"].clamp(min=0)]) for _ in range(20)]
+    assert len({tuple(draw.tolist()) for draw in draws}) > 1
+    for draw in draws:
+        assert torch.isin(spoken, draw).all() and draw.tolist() == sorted(set(draw.tolist())) and draw[0] >= 1
+    sampled = [aligner(**batch)["loss"].item() for _ in range(60)]
+    assert sum(sampled) / len(sampled) == pytest.approx(whole, rel=0.1)
