@@ -35,10 +35,10 @@ class Batch:
 
 
 def plan_batches(rows: list[LoadedRow], batch_size: int) -> list[Batch]:
-    """All batches, in the order in which they are asked."""
+    """All batches, in the order in which they are asked: of a row the longest recordings first, as memory would run out there."""
     batches = []
     for row in rows:
-        order = sorted(range(len(row.samples)), key=lambda index: audio_size(row.samples[index].audio))
+        order = sorted(range(len(row.samples)), key=lambda index: -audio_size(row.samples[index].audio))
         for start in range(0, len(order), batch_size):
             batches.append(Batch(f"{row.row.id} {start}", row, order[start : start + batch_size]))
     return batches

@@ -22,10 +22,12 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from huggingface_hub import constants
 from transformers import set_seed
 
 from speechverse.evaluation.asking import ask, collect, plan_batches, portable_name
 from speechverse.evaluation.baselines import SYSTEMS, load_system
+from speechverse.evaluation.baselines.speech_recognition import forget_hypotheses
 from speechverse.evaluation.results import (
     RESULTS_NAME,
     check_metrics,
@@ -39,6 +41,8 @@ from speechverse.evaluation.suite import LoadedRow, Suite, load_rows, load_suite
 from speechverse.model_cards.draft import refresh_card
 from speechverse.processing import TaskBank
 from speechverse.training.arguments import parse_run_config
+from speechverse.training.data.inspection import FactsCache
+from speechverse.training.data.report import CACHE_NAME
 from speechverse.training.data.whole_files import write_whole
 
 
@@ -75,6 +79,7 @@ def resume_or_start(folder: Path, settings: dict, overwrite: bool) -> bool:
     if overwrite:
         known = None
         remove_parts(folder)
+        forget_hypotheses(folder)
         results.unlink(missing_ok=True)
     if known is not None and known != settings:
         differing = sorted(key for key in settings.keys() | known.keys() if settings.get(key) != known.get(key))
@@ -135,7 +140,9 @@ def evaluate(options: argparse.Namespace) -> None:
     folder = options.out or Path(options.model) / "evaluation" / suite.name
     system = load_system(options.system, options.model, options.asr, folder)
     bank = system.tasks(tasks)
-    rows = load_rows(suite, bank, system.processor, options.limit)
+    heard = FactsCache(Path(constants.HF_HOME) / "speechverse" / CACHE_NAME)
+    with state.main_process_first():  # the others then know what it has heard
+        rows = load_rows(suite, bank, system.processor, options.limit, heard)
     reasons = {row.row.id: system.why_not(row) for row in rows}
     not_asked = [{"row": row, "reason": reason} for row, reason in reasons.items() if reason is not None]
     rows = [row for row in rows if reasons[row.row.id] is None]

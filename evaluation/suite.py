@@ -1,7 +1,7 @@
 """Suites: the rows of a table, each a corpus x task x prompts x decoding x metric, with a paper's figures beside them."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ..processing.tasks_speechverse import TaskBank
 from ..training.arguments import all_tasks
 from ..training.data.corpus import load_corpus
 from ..training.data.filters import CheckedSample, FilterRules, check_samples, usable
+from ..training.data.inspection import FactsCache
 from ..training.data.manifest import ManifestSource, expand_variables
 from ..training.data.run_sources import CorpusSource, load_source, parse_source
 from ..training.data.sample import JointSample, Sample
@@ -291,7 +292,9 @@ def _rows_of(source: ManifestSource | CorpusSource) -> list[SuiteRow]:
     ]
 
 
-def load_rows(suite: Suite, bank: TaskBank, processor=None, limit: int | None = None) -> list[LoadedRow]:
+def load_rows(
+    suite: Suite, bank: TaskBank, processor=None, limit: int | None = None, heard: FactsCache | None = None
+) -> list[LoadedRow]:
     """Reads the samples of every row. A row with several views or tasks becomes one row for each.
 
     Args:
@@ -299,6 +302,7 @@ def load_rows(suite: Suite, bank: TaskBank, processor=None, limit: int | None = 
         bank ([`TaskBank`]): the tasks, the model's own first.
         processor ([`SpeechVerseProcessor`], *optional*): of a model that cannot take every recording.
         limit (`int`, *optional*): at most so many samples of each row, from all over it.
+        heard ([`FactsCache`], *optional*): what is known of recordings already.
 
     Raises:
         FileNotFoundError: if a corpus or a manifest is not there.
@@ -308,40 +312,44 @@ def load_rows(suite: Suite, bank: TaskBank, processor=None, limit: int | None = 
     """
     # Only what cannot be asked is left out: long answers and silence are part of a test.
     rules = FilterRules(processor, max_audio_tokens=None, max_label_tokens=None, silence=None)
-    found = [load_source(row.source, bank) for row in suite.rows]
-    checked = iter(check_samples([sample for samples, _ in found for sample in samples], rules))
-    loaded = []
-    for row, (samples, rejected) in zip(suite.rows, found, strict=True):
-        loaded += _rows_by_view(row, [next(checked) for _ in samples], rejected, bank, limit)
+    views = [view for row in suite.rows for view in _views_of(row, bank, limit)]
+    samples = [sample for _, of_view, _ in views for sample in of_view]
+    checked = iter(check_samples(samples, rules, cache=heard))
+    loaded = [_checked_row(row, [next(checked) for _ in of_view], rejected, bank) for row, of_view, rejected in views]
     ids = [one.row.id for one in loaded]
     if twice := [name for index, name in enumerate(ids) if name in ids[:index]]:
         raise ValueError(f"two rows are called {twice[0]}, one of them after one of its views: give another id.")
     return loaded
 
 
-def _rows_by_view(
-    row: SuiteRow, checked: list[CheckedSample], rejected: list[dict], bank: TaskBank, limit: int | None
-) -> list[LoadedRow]:
-    """A row for each view, or task, of a row's samples."""
-    views: dict[str | None, list[CheckedSample]] = {}
-    for one in checked:
-        views.setdefault(one.sample.name, []).append(one)
-    loaded = []
+def _views_of(row: SuiteRow, bank: TaskBank, limit: int | None) -> Iterator[tuple[SuiteRow, list[Sample], list[dict]]]:
+    """A row for each view, or task, of a row's samples, with those and with what was rejected of it."""
+    samples, rejected = load_source(row.source, bank)
+    views: dict[str | None, list[Sample]] = {}
+    for sample in samples:
+        views.setdefault(sample.name, []).append(sample)
     for name, of_view in views.items():
         view = row if len(views) == 1 else dataclasses.replace(row, id=f"{row.id}/{name}")
-        try:
-            kept = [one.sample for one in usable(of_view)]
-        except ValueError as error:
-            raise ValueError(f"row {view.id}: {error}") from error
-        samples, unjudged = _judgeable(view, kept)
         # A rejected row names its view, or none where it is of use to none.
-        skipped = [left for left in rejected if len(views) == 1 or left["task"] in (name, None)]
-        skipped += [one.as_row() for one in of_view if one.fault is not None] + unjudged
-        _refuse_missing_wording(view, samples)
-        scored = view.scored_by(samples[0], bank)
-        _refuse_wrong_figures(view, scored)
-        loaded.append(LoadedRow(view, _spread(samples, limit), skipped, scored))
-    return loaded
+        yield (
+            view,
+            _spread(of_view, limit),
+            [left for left in rejected if len(views) == 1 or left["task"] in (name, None)],
+        )
+
+
+def _checked_row(row: SuiteRow, checked: list[CheckedSample], rejected: list[dict], bank: TaskBank) -> LoadedRow:
+    """A row with those of its samples that can be asked about, and judged."""
+    try:
+        kept = [one.sample for one in usable(checked)]
+    except ValueError as error:
+        raise ValueError(f"row {row.id}: {error}") from error
+    samples, unjudged = _judgeable(row, kept)
+    skipped = rejected + [one.as_row() for one in checked if one.fault is not None] + unjudged
+    _refuse_missing_wording(row, samples)
+    scored = row.scored_by(samples[0], bank)
+    _refuse_wrong_figures(row, scored)
+    return LoadedRow(row, samples, skipped, scored)
 
 
 def _spread(samples: list, limit: int | None) -> list:

@@ -23,6 +23,7 @@ from ..systems import System
 
 ASR = "asr"
 WHISPER_SECONDS = 30.0  # what it hears at once; more is heard piece by piece, which needs its time stamps
+_HEARD = "asr_{fingerprint}.{process}.jsonl"
 
 
 class Recogniser(ABC):
@@ -151,6 +152,12 @@ def open_recogniser(model: str) -> Recogniser:
     return (SpeechVerseRecogniser if is_ours else TransformersRecogniser)(model)
 
 
+def forget_hypotheses(folder: str | Path) -> None:
+    """Removes what recognisers have heard for an evaluation in a folder."""
+    for file in Path(folder).glob(_HEARD.format(fingerprint="*", process="*")):
+        file.unlink()
+
+
 class Hypotheses:
     """What a recogniser has heard: every recording is recognised once, for all rows and for a run that goes on.
 
@@ -167,9 +174,9 @@ class Hypotheses:
         self._texts: dict[str, str] = {}
         self._file = None
         if folder is not None:
-            stem = f"asr_{recogniser.fingerprint[:8]}"
-            self._file = Path(folder) / f"{stem}.{PartialState().process_index}.jsonl"
-            for file in sorted(Path(folder).glob(f"{stem}.*.jsonl")):
+            known = recogniser.fingerprint[:8]
+            self._file = Path(folder) / _HEARD.format(fingerprint=known, process=PartialState().process_index)
+            for file in sorted(Path(folder).glob(_HEARD.format(fingerprint=known, process="*"))):
                 self._read(file)
 
     def _read(self, file: Path) -> None:

@@ -37,6 +37,12 @@ rows:
 VARYING = ("command", "date", "seconds", "processes", "batch_size")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """What is remembered of recordings stays with the test."""
+    monkeypatch.setattr(run.constants, "HF_HOME", str(tmp_path / "hf"))
+
+
 @pytest.fixture
 def suite(moods):
     file = moods.parent / "moods.yaml"
@@ -216,7 +222,10 @@ def test_a_finished_run_is_not_asked_again(evaluate, tmp_path, monkeypatch, caps
             evaluate(tmp_path / "out", "--rows", "words")
         with pytest.raises(SystemExit, match="with another batch_size"):
             evaluate(tmp_path / "out", "--rows", "mood", "--batch-size", 2)
+    heard = tmp_path / "out" / "asr_12345678.0.jsonl"  # of a cascade that was asked before
+    heard.touch()
     report, samples = evaluate(tmp_path / "out", "--rows", "words", "--overwrite")
+    assert not heard.exists()
     assert {sample["row"] for sample in samples} == {"words"}
 
 
