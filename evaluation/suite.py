@@ -341,7 +341,7 @@ def _views_of(row: SuiteRow, bank: TaskBank, limit: int | None) -> Iterator[tupl
 def _checked_row(row: SuiteRow, checked: list[CheckedSample], rejected: list[dict], bank: TaskBank) -> LoadedRow:
     """A row with those of its samples that can be asked about, and judged."""
     try:
-        kept = [one.sample for one in usable(checked)]
+        kept = [dataclasses.replace(one.sample, duration=round(one.seconds, 3)) for one in usable(checked)]
     except ValueError as error:
         raise ValueError(f"row {row.id}: {error}") from error
     samples, unjudged = _judgeable(row, kept)

@@ -89,7 +89,7 @@ def test_manifest_of_several_tasks_is_a_row_for_each(tmp_path):
     for index in range(3):
         soundfile.write(tmp_path / f"{index}.wav", noise(0.4, index), 16_000)
     lines = [{"audio": "0.wav", "task": "er", "target": "sad"}, {"audio": "1.wav", "task": "asr", "target": "stop it"}]
-    lines += [{"audio": "2.wav", "task": "er", "target": "cross", "speaker": 7, "transcript": "stop it"}]
+    lines += [{"audio": "2.wav", "task": "er", "target": "cross", "speaker": 7, "transcript": "stop it", "snr": 5}]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = tmp_path / "config.yaml"
     source = f"[{{manifest: {tmp_path / 'm.jsonl'}}}]"
@@ -98,8 +98,8 @@ def test_manifest_of_several_tasks_is_a_row_for_each(tmp_path):
     emotions, words = load_rows(suite, BANK)
     assert (emotions.row.id, words.row.id) == ("m/er", "m/asr")
     assert [sample.target for sample in emotions.samples] == ["sad", "cross"] and len(words.samples) == 1
-    facts = [(sample.speaker, sample.transcript) for sample in emotions.samples]
-    assert facts == [(None, None), ("7", "stop it")]
+    facts = [(sample.speaker, sample.transcript, sample.snr, sample.duration) for sample in emotions.samples]
+    assert facts == [(None, None, None, 0.4), ("7", "stop it", 5, 0.4)]
 
 
 def test_each_view_of_a_row_has_its_own_samples_left_out(suite_of, moods):

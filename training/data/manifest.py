@@ -17,8 +17,8 @@ FACTS = ("speaker", "transcript")  # of a recording, that a line may know
 class ManifestSource:
     """A JSONL manifest and what to take from it.
 
-    A line may also have `speaker`, who talks, over whom intervals are then taken, and `transcript`, the words of the
-    recording, which a text LLM is given in its place.
+    A line may also have `speaker`, who talks, over whom intervals are then taken; `transcript`, the words of the recording,
+    which a text LLM is given in its place; and `snr`, that of speech to noise, dB.
 
     Args:
         manifest (`str`): path; `$NAME` stands for an environment variable. Recordings lie relative to its folder.
@@ -157,7 +157,10 @@ def _sample_of(record: dict, source: ManifestSource, tasks, folder: Path, place:
     if task in tasks and tasks[task].answer_type in ("keywords", "slots"):
         filled["answer"] = tasks[task].parse(target, filled.get("labels") or None).answer
     facts = {name: str(record[name]) for name in FACTS if record.get(name) not in (None, "")}
-    return Sample(str(folder / record["audio"]), instructions, target, task, **filled, **facts)
+    snr = record.get("snr")
+    if not isinstance(snr, (int, float, type(None))):
+        raise ValueError(f"{place}: field snr is {snr!r}; it is a number of dB, or null.")
+    return Sample(str(folder / record["audio"]), instructions, target, task, snr=snr, **filled, **facts)
 
 
 def _prompt_fields(record: dict, task, place: str) -> dict:
