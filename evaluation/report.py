@@ -9,6 +9,8 @@ before you publish it, or leave the recordings out by `--no-audio`. `report.md` 
 
 Every figure is computed anew from the samples; where that gives another one than is written, nothing is reported. Differences
 are paired: ours minus the other's on the samples that both answered, `tied` where the 95 % interval holds 0.
+
+Suites may say which kind of system is to be beaten in a row; the page begins with the tasks on which ours beats or ties it.
 """
 
 import argparse
@@ -24,19 +26,22 @@ from markupsafe import Markup
 from speechverse.evaluation.report_data import (
     ENOUGH_SPEAKERS,
     Comparison,
+    Duel,
     Mistake,
     Part,
     PartKey,
     Run,
     Suite,
     bins_by,
+    by_task,
+    compare_all,
     count_confusions,
+    find_duels,
     find_worst,
     group,
     has_labels,
     read_layer_mix,
     read_run,
-    set_side_by_side,
 )
 from speechverse.evaluation.report_players import make_player
 from speechverse.evaluation.report_plots import draw_bins, draw_confusions, draw_layer_mix
@@ -56,6 +61,9 @@ KINDS = {
     "speechverse": "speech encoder and LLM",
     "text": "LLM on the true words",
 }
+BASELINES = KINDS | {"speechverse": "another SpeechVerse model"}
+MAIN_FIGURES = ("Task-FT", "Multitask-WLM")  # of the paper; they and ours fit on a page
+MAIN_COLUMNS = 2
 FACTS = {"duration": "duration (s)", "snr": "SNR (dB)"}
 
 
@@ -85,10 +93,14 @@ def describe(runs: list[Run], worst: int, with_audio: bool) -> dict:
     """All that the templates say."""
     suites = group(runs)
     names = name_systems(runs)
-    scored = [_describe_suite(suite, names) for suite in suites]
+    comparisons = [compare_all(suite) for suite in suites]
+    duels = [find_duels(suite, compared) for suite, compared in zip(suites, comparisons, strict=True)]
+    scored = [_describe_suite(*each, names) for each in zip(suites, comparisons, duels, strict=True)]
     return {
         "ours": names[runs[0].system],
         "date": max(run.results["date"] for run in runs),
+        "headline_of_all": _describe_headline([duel for of_suite in duels for duel in of_suite.values()]),
+        "paper_is_beside": any(suite["figures"] for suite in scored),
         "suites": scored,
         "compared": any(suite["counts"] for suite in scored),
         "enough_speakers": ENOUGH_SPEAKERS,
@@ -119,47 +131,107 @@ def name_systems(runs: list[Run]) -> dict:
 # Suites.
 
 
-def _describe_suite(suite: Suite, names: dict) -> dict:
-    figures = dict.fromkeys(name for run in suite.runs for part in run.parts.values() for name in part.entry["paper"])
-    columns = suite.columns
+def _describe_suite(suite: Suite, comparisons: dict, duels: dict[PartKey, Duel], names: dict) -> dict:
+    figures = list(
+        dict.fromkeys(name for run in suite.runs for part in run.parts.values() for name in part.entry["paper"])
+    )
+    columns = [[suite.others.index(run) for run in column] for column in suite.columns]
+    has_rivals = any(duel.place is not None for duel in duels.values())
+    main = {
+        "others": [] if has_rivals else list(range(len(columns)))[:MAIN_COLUMNS],
+        "figures": [index for index, name in enumerate(figures) if name in MAIN_FIGURES]
+        or list(range(len(figures)))[:MAIN_COLUMNS],
+    }
     rows, counts = [], [Counter() for _ in columns]
     for key in suite.keys:
         ours = suite.ours.parts.get(key) if suite.ours else None
+        compared, duel = comparisons.get(key, {}), duels.get(key)
+        cells = {}
+        for place, run in enumerate(suite.others):
+            if cell := _describe_score(run.parts.get(key), compared.get(place)):
+                cells[place] = cell | {"system": names[run.system], "to_beat": bool(duel) and duel.place == place}
         others = []
         for column, count in zip(columns, counts, strict=True):
-            run = next((run for run in column if key in run.parts), None)
-            part = run and run.parts[key]
-            comparison = set_side_by_side(ours, part) if ours and part else None
-            if comparison:
-                count[comparison.outcome] += 1
-            cell = _describe_score(part, comparison)
-            others.append(cell and cell | {"system": names[run.system] if len(column) > 1 else None})
+            place = next((place for place in column if place in cells), None)
+            if place in compared:
+                count[compared[place].outcome] += 1
+            others.append(cells.get(place) and cells[place] | ({} if len(column) > 1 else {"system": None}))
         first = ours or next(run.parts[key] for run in suite.others if key in run.parts)
-        rows.append(_describe_row(first, key, suite) | {"ours": _describe_score(ours), "others": others})
-        rows[-1]["paper"] = [_as_printed(first.entry["paper"].get(name)) for name in figures]
+        row = _describe_row(first, key, suite) | {"ours": _describe_score(ours), "others": others}
+        row["fine"]["Differences"] = _difference_words(suite, compared, names)
+        row["rival"] = duel and cells.get(duel.place)
+        row["no_rival"] = duel and duel.place is None and BASELINES[duel.kind]
+        row["paper"] = [_as_printed(first.entry["paper"].get(name)) for name in figures]
+        row["paper_set"] = first.entry["paper"] and first.entry.get("paper_set")
+        rows.append(row)
+    described = [_describe_column([suite.others[place] for place in column], names) for column in columns]
+    hidden = [row["others"][i] for row in rows for i in range(len(columns)) if i not in main["others"]]
     return {
         "id": _anchor(suite.name),
         "name": suite.name,
         "title": suite.title,
         "source": suite.source,
-        "others": [_describe_column(column, names) for column in columns],
-        "figures": list(figures),
+        "headline": _describe_headline(list(duels.values())),
+        "others": described,
+        "figures": figures,
+        "has_rivals": has_rivals,
+        "has_sets": any(row["paper_set"] for row in rows),
+        "main": main,
+        "has_more": len(main["figures"]) < len(figures) or any(cell and not cell["to_beat"] for cell in hidden),
         "rows": rows,
         "few_speakers": any(row["few_speakers"] for row in rows),
         "counts": [
-            {
-                "name": _describe_column(column, names)["name"],
-                **{name: count[name] for name in ("won", "tied", "lost")},
-            }
-            for column, count in zip(columns, counts, strict=True)
+            {"name": column["name"], **{name: count[name] for name in ("won", "tied", "lost")}}
+            for column, count in zip(described, counts, strict=True)
             if suite.ours
         ],
         "not_asked": [
             words
-            for column in ([[suite.ours]] if suite.ours else []) + columns
+            for column in ([[suite.ours]] if suite.ours else []) + suite.columns
             for words in _describe_not_asked(column, names, suite)
         ],
     }
+
+
+def _describe_headline(duels: list[Duel]) -> dict | None:
+    """On how many tasks ours beats or ties what is to be beaten; `None` where no row says what that is."""
+    tasks = by_task(duels)
+    counted = [task for task in tasks if task.outcomes]
+    if not tasks:
+        return None
+    lost = []
+    for task in counted:
+        if not task.is_held:
+            rows, held = len(task.outcomes), len(task.outcomes) - task.outcomes.count("lost")
+            lost.append(
+                _task_words(task.duels[0].part) + (f" ({held} of {rows} rows won or tied)" if rows > 1 else "")
+            )
+    return {
+        "held": sum(task.is_held for task in counted),
+        "won": sum(task.is_won for task in counted),
+        "counted": len(counted),
+        "lost": lost,
+        "missing": [
+            f"{_task_words(task.duels[0].part)} ({' or '.join(dict.fromkeys(BASELINES[one.kind] for one in task.duels))})"
+            for task in tasks
+            if not task.outcomes
+        ],
+    }
+
+
+def _task_words(part: Part) -> str:
+    """What is scored, by its task's name."""
+    entry = part.entry
+    return (entry.get("scored_name") or entry["scored"] or entry["name"]).replace("-", " ")
+
+
+def _difference_words(suite: Suite, compared: dict[int, Comparison], names: dict) -> str | None:
+    words = [
+        f"p = {one.difference.p_value:.2g}, paired bootstrap, to {names[suite.others[place].system]}"
+        for place, one in compared.items()
+        if one.difference.clusters > 1
+    ]
+    return "; ".join(words) or None
 
 
 def _describe_column(column: list[Run], names: dict) -> dict:
@@ -177,7 +249,7 @@ def _describe_row(part: Part, key: PartKey, suite: Suite) -> dict:
     place = "/".join(str(entry[name]) for name in ("corpus", "split") if entry.get(name))
     return {
         "id": _anchor(suite.name, *key),
-        "name": f"{entry['name']}: {entry['scored']}" if joint else entry["name"],
+        "name": f"{entry['name']}: {_task_words(part)}" if joint else entry["name"],
         "place": place,
         "task": entry["task"],
         "metric": METRIC_NAMES.get(entry["metric"], entry["metric"]),
@@ -319,13 +391,19 @@ def _describe_bins(suites: list[Suite], names: dict) -> list[dict]:
 def _describe_layer_mixes(runs: list[Run], names: dict) -> list[dict]:
     described = []
     for system, run in {run.system: run for run in runs}.items():
-        weights = read_layer_mix(run)
-        if weights is not None:
-            largest = max(range(len(weights)), key=lambda index: abs(weights[index]))
-            words = f"The largest weight of {len(weights)} is that of layer {largest + 1}: {weights[largest]:.3f}."
-            picture = draw_layer_mix(weights, name=f"mix-{len(described)}", words=words)
-            listed = [f"{weight:.3f}" for weight in weights]
-            described.append({"name": names[system], "words": words, "weights": listed, "picture": Markup(picture)})
+        mix = read_layer_mix(run)
+        if mix is None:
+            continue
+        if mix.weights is None:
+            described.append(
+                {"name": names[system], "words": f"Not shown: {mix.fault}.", "weights": [], "picture": None}
+            )
+            continue
+        largest = max(range(len(mix.weights)), key=lambda index: abs(mix.weights[index]))
+        words = f"The largest weight of {len(mix.weights)} is that of layer {largest + 1}: {mix.weights[largest]:.3f}."
+        picture = draw_layer_mix(mix.weights, name=f"mix-{len(described)}", words=words)
+        listed = [f"{weight:.3f}" for weight in mix.weights]
+        described.append({"name": names[system], "words": words, "weights": listed, "picture": Markup(picture)})
     return described
 
 
@@ -336,7 +414,9 @@ def _describe_mistake(mistake: Mistake, with_audio: bool) -> dict:
     seconds = line["duration"]
     return {
         "suite": mistake.suite,
-        "row": part.entry["name"],
+        "row": f"{part.entry['name']}: {_task_words(part)}"
+        if isinstance(line["reference"], dict)
+        else part.entry["name"],
         "score": f"{METRIC_NAMES.get(part.entry['metric'], part.entry['metric'])} "
         f"{number(part.scores[mistake.index], part.metric.scale)}",
         "key": line["key"],
@@ -354,11 +434,19 @@ def _describe_mistake(mistake: Mistake, with_audio: bool) -> dict:
             if words
         ),
         "instruction": line["instruction"],
-        "truth": None if "failed" in line else part.references[mistake.index],
-        "answer": line["output"].strip() if answer is None or "failed" in line else answer,
+        "truth": None if "failed" in line else _answer_text(part.references[mistake.index]),
+        "answer": line["output"].strip() if answer is None or "failed" in line else _answer_text(answer),
         "unread": answer is None,
         "failed": [_words(name) for name in line.get("failed", ())],
     }
+
+
+def _answer_text(answer: str | list) -> str:
+    """An answer as people read it: a text or a label, keywords, or slots."""
+    if isinstance(answer, str):
+        return answer
+    items = [f"{one['label']} = {one['value']}" if isinstance(one, dict) else one for one in answer]
+    return (", " if all(isinstance(one, str) for one in answer) else "; ").join(items) or "(none)"
 
 
 def _describe_run(run: Run, names: dict) -> dict:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from speechverse.modeling_speechverse.base_checkpoints import fingerprint
 
@@ -277,6 +277,93 @@ def set_side_by_side(ours: Part, other: Part) -> Comparison | None:
     return Comparison(difference, len(pairs), partial, _outcome(difference, metric.higher_is_better))
 
 
+def compare_all(suite: Suite) -> dict[PartKey, dict[int, Comparison]]:
+    """Ours beside each of the others, by row: place among the others -> comparison, where there is any."""
+    found: dict[PartKey, dict[int, Comparison]] = {}
+    for key, ours in suite.ours.parts.items() if suite.ours else ():
+        beside = {index: run.parts.get(key) for index, run in enumerate(suite.others)}
+        compared = {index: set_side_by_side(ours, part) for index, part in beside.items() if part}
+        found[key] = {index: comparison for index, comparison in compared.items() if comparison}
+    return found
+
+
+# What is to be beaten.
+
+
+@dataclass(frozen=True)
+class Duel:
+    """A row that names a kind of system that is to be beaten, and how ours does.
+
+    Args:
+        part ([`Part`]): ours.
+        kind (`str`): of the system.
+        place (`int`, *optional*): of the system among the suite's others; `None` where none of its kind was asked the row.
+        outcome (`str`, *optional*): `won`, `tied` or `lost` against it.
+    """
+
+    part: Part
+    kind: str
+    place: int | None = None
+    outcome: str | None = None
+
+    @property
+    def task(self) -> str:
+        return self.part.entry["scored"] or self.part.entry["row"]
+
+
+def find_duels(suite: Suite, comparisons: dict[PartKey, dict[int, Comparison]]) -> dict[PartKey, Duel]:
+    """The rows of ours that name what is to be beaten. Of several systems of that kind it is the one that does best."""
+    duels = {}
+    for key, compared in comparisons.items():
+        part = suite.ours.parts[key]
+        kind = part.entry.get("baseline")
+        if not kind or not part.lines:
+            continue
+        sign = 1 if part.metric.higher_is_better else -1
+        ahead = {place: sign * one.difference.value for place, one in compared.items()}
+        rivals = [
+            place
+            for place in ahead
+            if suite.others[place].system[0] == kind and not math.isnan(ahead[place])  # which nobody has won
+        ]
+        best = min(rivals, key=ahead.get, default=None)
+        duels[key] = Duel(part, kind, best, None if best is None else compared[best].outcome)
+    return duels
+
+
+@dataclass(frozen=True)
+class TaskDuel:
+    """A task's rows that name what is to be beaten. It is won, or held, where more than half of the rows are that were asked
+    of both.
+
+    Args:
+        duels (`list[Duel]`): of one task.
+    """
+
+    duels: list[Duel]
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [duel.outcome for duel in self.duels if duel.outcome]
+
+    @property
+    def is_won(self) -> bool:
+        return 2 * self.outcomes.count("won") > len(self.outcomes)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is won or tied."""
+        return 2 * self.outcomes.count("lost") < len(self.outcomes)
+
+
+def by_task(duels: list[Duel]) -> list[TaskDuel]:
+    """Duels by what is scored in them, in their order."""
+    tasks: dict[str, list[Duel]] = {}
+    for duel in duels:
+        tasks.setdefault(duel.task, []).append(duel)
+    return [TaskDuel(of_task) for of_task in tasks.values()]
+
+
 def _outcome(difference: Difference, higher_is_better: bool) -> str:
     if difference.tie:
         return "tied"
@@ -426,38 +513,72 @@ class Mistake:
 
 
 def find_worst(suites: list[Suite], count: int) -> list[Mistake]:
-    """Our worst answers among texts and labels, by score, then the longest recordings first; none of them is right."""
-    mistakes = []
-    for suite in suites:
-        for part in suite.ours.parts.values() if suite.ours else ():
-            if not all(isinstance(reference, str) for reference in part.references):
-                continue  # keywords and slots
-            for index, score in enumerate(part.scores):
-                if part.answers[index] == part.references[index]:
-                    continue  # of few words, whose BLEU is 0 all the same
-                badness = 1 - score * part.metric.scale / 100 if part.metric.higher_is_better else score
-                if badness > 1e-9:  # an undefined score is neither
-                    mistakes.append(Mistake(suite.title, part, index, badness))
-    mistakes.sort(key=lambda mistake: (-mistake.badness, -(mistake.line["duration"] or 0)))
-    return mistakes[:count]
+    """Our worst answers; none of them is right. Rows take turns: first the worst of each by score, then the second of each and
+    so on, the longest recordings first. A recording is shown once."""
+    rows = [turn for suite in suites if suite.ours for turn in _mistakes_by_row(suite)]
+    worst, seen = [], set()
+    while len(worst) < count and any(rows):
+        turn = []
+        for mistakes in rows:
+            while mistakes:
+                mistake = mistakes.pop(0)
+                if mistake.line["audio"] not in seen:
+                    seen.add(mistake.line["audio"])
+                    turn.append(mistake)
+                    break
+        worst += sorted(turn, key=_order_of_badness)
+    return worst[:count]
+
+
+def _mistakes_by_row(suite: Suite) -> list[list[Mistake]]:
+    """Each row's wrong answers, by any of its metrics and of any of its tasks; the worst first."""
+    rows: dict[str, list[Mistake]] = {}
+    for part in suite.ours.parts.values():
+        mistakes = rows.setdefault(part.entry["row"], [])
+        for index, score in enumerate(part.scores):
+            if part.answers[index] == part.references[index]:
+                continue  # of few words, whose BLEU is 0 all the same
+            badness = 1 - score * part.metric.scale / 100 if part.metric.higher_is_better else score
+            if badness > 1e-9:  # an undefined score is neither
+                mistakes.append(Mistake(suite.title, part, index, badness))
+    return [sorted(mistakes, key=_order_of_badness) for mistakes in rows.values()]
+
+
+def _order_of_badness(mistake: Mistake) -> tuple:
+    return -mistake.badness, -(mistake.line["duration"] or 0)
 
 
 LAYER_MIX = "multi_modal_projector.layer_mix.weights"
 
 
-def read_layer_mix(run: Run) -> list[float] | None:
-    """The weights that a run's model mixes its encoder's layers by, if it does, and is still in its folder."""
-    model = run.results["system"].get("model")
-    config = Path(model or "") / "config.json"
-    if run.system[0] != "speechverse" or not config.is_file():
+@dataclass(frozen=True)
+class LayerMix:
+    """What a model mixes its encoder's layers by.
+
+    Args:
+        weights (`list[float]`, *optional*): of the layers, the first layer first.
+        fault (`str`): why there are none.
+    """
+
+    weights: list[float] | None
+    fault: str = ""
+
+
+def read_layer_mix(run: Run) -> LayerMix | None:
+    """The layer mix of a run's model; `None` if it has none, or its folder is not here."""
+    folder = Path(run.results["system"].get("model") or "")
+    if run.system[0] != "speechverse" or not (folder / "config.json").is_file():
         return None
-    if json.loads(config.read_text(encoding="utf-8")).get("layer_mix") != "learned":
-        return None
-    if fingerprint(model) != run.system[2]:  # it was trained on since
-        return None
-    for file in sorted(Path(model).glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():
-                if name.endswith(LAYER_MIX):
-                    return tensors.get_tensor(name).float().tolist()
-    return None
+    try:
+        if json.loads((folder / "config.json").read_text(encoding="utf-8")).get("layer_mix") != "learned":
+            return None
+        if fingerprint(folder) != run.system[2]:
+            return LayerMix(None, "the weights in its folder are not those that were measured")
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():
+                    if name.endswith(LAYER_MIX):
+                        return LayerMix(tensors.get_tensor(name).float().tolist())
+    except (OSError, ValueError, SafetensorError):  # whose words may name folders of this machine
+        return LayerMix(None, "the files in its folder cannot be read")
+    return LayerMix(None, "the files in its folder hold no weights of it")

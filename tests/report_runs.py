@@ -16,6 +16,8 @@ INTENTS = ["play_music", "stop", "lights_off", "ask_time"]
 MOODS = ["happy", "sad", "angry", "neutral"]
 METRICS = {"asr": "wer", "ic": "accuracy", "er": "uar", "sf": "slu_f1", "kwe": "keyword_f1", "st": "bleu"}
 PAPER = {"asr": {"Task-FT": 2.1, "Multitask-WLM": 2.5}, "ic": {"Multitask-WLM": 90.3}, "sf": {"Task-FT": 82.4}}
+NAMES = {"asr": "speech-recognition", "ic": "intent-classification", "er": "emotion-recognition"}
+BASELINES = {"asr": "speechverse", "er": "classifier"} | dict.fromkeys(("ic", "sf", "st", "kwe"), "cascade")
 
 
 def truth_of(task: str, draw: random.Random):
@@ -99,6 +101,7 @@ def score(lines: list[dict], scored: str, **facts) -> dict:
         "describe": False,
         "metric": METRICS[scored],
         "scored": scored,
+        "scored_name": NAMES.get(scored),
         "higher_is_better": metric.higher_is_better,
         "scale": metric.scale,
         "signature": metric.signature,
@@ -106,6 +109,8 @@ def score(lines: list[dict], scored: str, **facts) -> dict:
         "samples": len(lines),
         "skipped": {"silent": 2},
         "paper": PAPER.get(scored, {}),
+        "paper_set": "Read books" if scored == "asr" else None,
+        "baseline": BASELINES[scored],
         "classes": {"ic": INTENTS, "er": MOODS}.get(scored),
         **facts,
     }
