@@ -9,8 +9,8 @@ embedding, times a learned scale, is the token's logit, and connectionist tempor
 which frame says which token. The LLM does not run, so a step costs a small part of one that goes through it. The paper has no
 such stage: its first one teaches the projector through the LLM.
 
-`--resume_from_checkpoint true` goes on from the last checkpoint in OUTPUT_DIR/aligned. A configuration that names no
-`curriculum` is then learned in one stage, as whatever starts from an adapter.
+`--resume_from_checkpoint true` goes on from the last checkpoint in OUTPUT_DIR/aligned. Where the configuration names no
+`curriculum`, training from there begins with the second of the paper's stages.
 """
 
 import logging

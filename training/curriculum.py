@@ -89,7 +89,9 @@ class Stage:
         return self.tasks is None or (bool(tasks) and set(tasks) <= set(self.tasks))
 
 
-def default_stages(tasks: list[tuple[str, ...]], epochs: float, max_steps: int | None = None) -> list[Stage]:
+def default_stages(
+    tasks: list[tuple[str, ...]], epochs: float, max_steps: int | None = None, *, aligned: bool = False
+) -> list[Stage]:
     """The paper's three stages where there is ASR beside other tasks; two for ASR alone; else one.
 
     Args:
@@ -98,15 +100,17 @@ def default_stages(tasks: list[tuple[str, ...]], epochs: float, max_steps: int |
             does not say how long they were.
         max_steps (`int`, *optional*): optimizer steps of the whole run, in place of all this; a fifth of them for each stage but
             the last.
+        aligned (`bool`, *optional*, defaults to `False`): whether the projector has learned what the first stage teaches, as
+            `align_projector.py` does.
     """
     last = {"epochs": epochs} if max_steps is None else {"steps": max_steps}  # of which what is left is taken
     first = {"epochs": 1} if max_steps is None else {"steps": max(1, max_steps // 5)}
     if ("asr",) not in tasks:
         return [Stage("all tasks", **last)]
-    align = Stage("projector on ASR", tasks=["asr"], trains=["projector"], **first)
+    align = [] if aligned else [Stage("projector on ASR", tasks=["asr"], trains=["projector"], **first)]
     if set(tasks) == {("asr",)}:
-        return [align, Stage("LoRA joins", **last)]
-    return [align, Stage("LoRA joins, ASR", tasks=["asr"], **first), Stage("all tasks", **last)]
+        return [*align, Stage("LoRA joins", **last)]
+    return [*align, Stage("LoRA joins, ASR", tasks=["asr"], **first), Stage("all tasks", **last)]
 
 
 class Curriculum:

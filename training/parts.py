@@ -17,6 +17,13 @@ def part_of(name: str) -> str:
     return "audio_tower" if name.startswith("audio_tower.") else "projector"
 
 
+def lora_has_learned(model: nn.Module) -> bool:
+    """Whether LoRA has any effect: its B starts at zero. A model without LoRA has none that could learn, and counts as one
+    that has."""
+    learned = [parameter.any().item() for name, parameter in model.named_parameters() if ".lora_B." in name]
+    return any(learned) or not learned
+
+
 class GradientGates:
     """Makes the gradients of a part exactly zero while it is not to learn.
 

@@ -33,6 +33,7 @@ from speechverse.training.data.inspection import FactsCache
 from speechverse.training.data.report import CACHE_NAME, write_report
 from speechverse.training.data.run_sources import licences_of
 from speechverse.training.mixture import Mixture
+from speechverse.training.parts import lora_has_learned
 from speechverse.training.run_data import CheckedData, LoadedData
 from speechverse.training.trainer import SpeechVerseTrainer
 
@@ -131,9 +132,11 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
     if stages is None:
         enough = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         tasks = [one.tasks for one in datasets if one.weight > 0 and len(one.samples) >= enough]
-        # What starts from an adapter has been through the stages before, and without a projector there is one alone.
-        tasks = [] if config.model.adapter or is_text else tasks
-        stages = default_stages(tasks, args.num_train_epochs, args.max_steps_given)
+        # What starts from an adapter has been through the stages before, unless its projector alone was aligned; and without
+        # a projector there is one stage.
+        aligned = config.model.adapter is not None and not lora_has_learned(model)
+        tasks = [] if is_text or (config.model.adapter and not aligned) else tasks
+        stages = default_stages(tasks, args.num_train_epochs, args.max_steps_given, aligned=aligned)
 
     def dataset(samples):
         if is_text:

@@ -15,6 +15,7 @@ from speechverse.training.align_projector import AlignmentArguments, build_train
 from speechverse.training.arguments import parse_run_config
 from speechverse.training.data.filters import CheckedSample
 from speechverse.training.train import build_model, prepare_run
+from speechverse.training.train import build_trainer as build_run
 
 
 @pytest.fixture
@@ -146,6 +147,12 @@ def test_training_starts_from_what_was_aligned(environment, config_file, tmp_pat
     name = "multi_modal_projector.blocks.0.conv.weight"
     assert not torch.equal(model.get_parameter(name), fresh.get_parameter(name))
     assert json.loads((out / "aligned" / "tasks.json").read_text())[0]["id"] == "asr"
+    named = ["--output_dir", str(tmp_path / "next"), "--adapter", str(out / "aligned")]
+    stages = build_run(parse_run_config([str(config_file), *named])).curriculum.stages
+    assert [stage.name for stage in stages] == ["LoRA joins, ASR", "all tasks"]
+    trained = train_here(tmp_path / "trained")
+    stages = build_run(parse_run_config([str(config_file), *named[:2], "--adapter", str(trained)])).curriculum.stages
+    assert [stage.name for stage in stages] == ["all tasks"]
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(align, tmp_path):

@@ -130,6 +130,7 @@ def test_default_is_the_papers():
         (["asr"], None, 1),
         (None, None, 5),
     ]
+    assert default_stages([("asr",), ("ic",), ()], 5, aligned=True) == three[1:]
     assert [stage.tasks for stage in default_stages([("asr",)], 5)] == [["asr"], None]
     assert len(default_stages([("ic",), ("asr", "ic")], 5)) == 1  # joint answers alone are no ASR data
     assert default_stages([()], 5, max_steps=7)[0].steps == 7
