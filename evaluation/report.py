@@ -210,6 +210,9 @@ def _describe_headline(duels: list[Duel]) -> dict | None:
         "held": sum(task.is_held for task in counted),
         "won": sum(task.is_won for task in counted),
         "counted": len(counted),
+        "few_speakers": sum(
+            any(duel.part.has_few_speakers for duel in task.duels if duel.outcome) for task in counted
+        ),
         "lost": lost,
         "missing": [
             f"{_task_words(task.duels[0].part)} ({' or '.join(dict.fromkeys(BASELINES[one.kind] for one in task.duels))})"

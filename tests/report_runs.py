@@ -170,3 +170,34 @@ def write_runs(folder, count: int = 60) -> list:
             folders.append(folder / f"{system['kind']}_{suite}")
             write_run(folders[-1], suite, system, asked, not_asked=not_asked if suite == "spoken" else [])
     return folders
+
+
+OTHER = {"kind": "speechverse", "name": "task_ft"}
+WEAK = {"kind": "cascade", "name": "weak"}
+STRONG = CASCADE | {"name": "strong"}
+ORACLE = {"kind": "text", "name": "oracle"}
+SKILLS = {  # row -> task, and how good each system is; two of one skill give the same answers
+    "asr_a": ("asr", {"ours": 1.0, "task_ft": 0.3}),
+    "asr_b": ("asr", {"ours": 0.3, "task_ft": 1.0}),
+    "asr_c": ("asr", {"ours": 0.5, "task_ft": 0.5}),
+    "ic": ("ic", {"ours": 0.5, "weak": 0.0, "strong": 1.0, "oracle": 1.0}),
+    "kwe": ("kwe", {"ours": 1.0, "strong": 0.2, "oracle": 1.0}),
+    "st": ("st", {"ours": 0.5, "oracle": 1.0}),
+    "er": ("er", {"ours": 0.7, "gru": 0.7}),
+}
+
+
+def write_duels(folder) -> list:
+    """Two suites that say what is to be beaten: ours, a Task-FT, two cascades, an oracle and a classifier."""
+    folders = []
+    for system in (OURS | {"name": "ours"}, OTHER, WEAK, STRONG, ORACLE, GRU):
+        for suite, rows in (("words", list(SKILLS)[:-1]), ("voices", ["er"])):
+            asked = [
+                make_lines(row, [SKILLS[row][0]], SKILLS[row][1][system["name"]], count=60)
+                for row in rows
+                if system["name"] in SKILLS[row][1]
+            ]
+            if asked:
+                folders.append(folder / f"{system['name']}_{suite}")
+                write_run(folders[-1], suite, system, asked)
+    return folders

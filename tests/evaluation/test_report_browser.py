@@ -10,7 +10,7 @@ skipped.
 import shutil
 
 import pytest
-from report_runs import write_runs
+from report_runs import write_duels, write_runs
 
 from speechverse.evaluation import report
 
@@ -85,6 +85,20 @@ def test_page_is_readable(browser, address, size, scheme):
     assert not complaints
     assert [url for url in requests if not url.startswith("data:")] == [address]
     context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_main_tables_are_narrow_however_many_systems_there_are(browser, tmp_path, size):
+    report.make_report(write_duels(tmp_path), tmp_path / "out")
+    page = browser.new_page(viewport=dict(zip(("width", "height"), SIZES[size], strict=True)))
+    page.goto((tmp_path / "out" / "report.html").as_uri())
+    main = "[...document.querySelectorAll('.results:not(.all)')].map(each => each.scrollWidth)"
+    assert max(page.evaluate(main)) <= (1200 if size == "desk" else 800)
+    folded = page.locator(".results.all").first
+    assert not folded.is_visible()
+    page.get_by_text("All systems and figures").first.click()
+    assert folded.is_visible() and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.close()
 
 
 def test_links_lead_to_what_they_name(browser, address):
