@@ -10,7 +10,8 @@ before you publish it, or leave the recordings out by `--no-audio`. `report.md` 
 Every figure is computed anew from the samples; where that gives another one than is written, nothing is reported. Differences
 are paired: ours minus the other's on the samples that both answered, `tied` where the 95 % interval holds 0.
 
-Suites may say which kind of system is to be beaten in a row; the page begins with the tasks on which ours beats or ties it.
+Suites may say which kind of system is to be beaten in a row; the page begins with the tasks on which ours beats or
+ties it.
 """
 
 import argparse
@@ -199,7 +200,11 @@ def _describe_headline(duels: list[Duel]) -> dict | None:
     counted = [task for task in tasks if task.outcomes]
     if not tasks:
         return None
-    lost = []
+    lost, missing = [], []
+    for task in tasks:
+        if not task.outcomes:
+            kinds = " or ".join(dict.fromkeys(BASELINES[duel.kind] for duel in task.duels))
+            missing.append(f"{_task_words(task.duels[0].part)} ({kinds})")
     for task in counted:
         if not task.is_held:
             rows, held = len(task.outcomes), len(task.outcomes) - task.outcomes.count("lost")
@@ -214,11 +219,7 @@ def _describe_headline(duels: list[Duel]) -> dict | None:
             any(duel.part.has_few_speakers for duel in task.duels if duel.outcome) for task in counted
         ),
         "lost": lost,
-        "missing": [
-            f"{_task_words(task.duels[0].part)} ({' or '.join(dict.fromkeys(BASELINES[one.kind] for one in task.duels))})"
-            for task in tasks
-            if not task.outcomes
-        ],
+        "missing": missing,
     }
 
 

@@ -297,7 +297,8 @@ class Duel:
     Args:
         part ([`Part`]): ours.
         kind (`str`): of the system.
-        place (`int`, *optional*): of the system among the suite's others; `None` where none of its kind was asked the row.
+        place (`int`, *optional*): of the system among the suite's others; `None` where none of its kind was asked
+            the row.
         outcome (`str`, *optional*): `won`, `tied` or `lost` against it.
     """
 
@@ -312,7 +313,7 @@ class Duel:
 
 
 def find_duels(suite: Suite, comparisons: dict[PartKey, dict[int, Comparison]]) -> dict[PartKey, Duel]:
-    """The rows of ours that name what is to be beaten. Of several systems of that kind it is the one that does best."""
+    """The rows of ours that name what is to be beaten: of several systems of that kind the one that does best."""
     duels = {}
     for key, compared in comparisons.items():
         part = suite.ours.parts[key]
@@ -333,8 +334,8 @@ def find_duels(suite: Suite, comparisons: dict[PartKey, dict[int, Comparison]]) 
 
 @dataclass(frozen=True)
 class TaskDuel:
-    """A task's rows that name what is to be beaten. It is won, or held, where more than half of the rows are that were asked
-    of both.
+    """A task's rows that name what is to be beaten. It is won, or held, where more than half of those rows are that
+    were asked of both.
 
     Args:
         duels (`list[Duel]`): of one task.
@@ -513,8 +514,8 @@ class Mistake:
 
 
 def find_worst(suites: list[Suite], count: int) -> list[Mistake]:
-    """Our worst answers; none of them is right. Rows take turns: first the worst of each by score, then the second of each and
-    so on, the longest recordings first. A recording is shown once."""
+    """Our worst answers; none of them is right. Rows take turns: first the worst of each by score, then the second of
+    each and so on, the longest recordings first. A recording is shown once."""
     rows = [turn for suite in suites if suite.ours for turn in _mistakes_by_row(suite)]
     worst, seen = [], set()
     while len(worst) < count and any(rows):

@@ -52,8 +52,8 @@ class SuiteRow:
         paper (`dict`, *optional*): figures of the paper to stand beside, by system, as printed; of a joint row by task id, of
             a row with several metrics by metric.
         paper_set (`str`, *optional*): the test set that these figures are of, where it is not the row's own.
-        baseline (`str`, *optional*): the kind of system that is to be beaten here, one of `BASELINE_KINDS`: reports count how
-            often it is. `speechverse` is another SpeechVerse model.
+        baseline (`str`, *optional*): the kind of system that is to be beaten here, one of `BASELINE_KINDS`: reports
+            count how often it is. `speechverse` is another SpeechVerse model.
     """
 
     id: str
