@@ -108,9 +108,15 @@ def _row_cells(row: dict) -> list[str]:
         _value_words(row),
         _sample_words(row),
         _decoding_words(row),
-        "; ".join(f"{system} {value}" for system, value in (row["paper"] or {}).items()) or "-",
+        _paper_words(row),
     ]
     return [one_line(text) for text in cells]
+
+
+def _paper_words(row: dict) -> str:
+    """The paper's figures, and what they are of where that is another test set."""
+    figures = "; ".join(f"{system} {value}" for system, value in (row["paper"] or {}).items())
+    return (f"{figures} (on {row['paper_set']})" if row["paper_set"] else figures) if figures else "-"
 
 
 def _value_words(row: dict) -> str:

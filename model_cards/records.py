@@ -95,6 +95,7 @@ ROW = (  # without classes, which may be names
     "unreadable",
     "truncated",
     "paper",
+    "paper_set",
 )
 
 

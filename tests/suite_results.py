@@ -33,6 +33,7 @@ def results_of(folder, **changes) -> dict:
         "skipped": {"unreadable: secret-jane.wav": 1, "unreadable: secret-joe.wav": 2},
         "instruction": "/th/ or /s/: which | sound?",
         "paper": {"Multitask-WLM": 68.35, "Task-FT": 70},
+        "paper_set": "MSP-Podcast",
         "classes": ["secret-jane", "secret-joe"],
         "note": "secret",
     }
@@ -57,6 +58,7 @@ def results_of(folder, **changes) -> dict:
         "unreadable": 0,
         "skipped": {},
         "paper": {},
+        "paper_set": None,
     }
     joint = row | {"row": "joint", "name": "Both", "task": "asr+er", "metric": "wer", "higher_is_better": False}
     joint |= {"scored": "asr", "value": 0.1, "low": 0.05, "high": 0.2, "signature": "corpus-level"}

@@ -158,7 +158,7 @@ def test_card_says_what_it_is(checkpoint, bases, tmp_path):
     assert fingerprint(tmp_path / "release")[:16] in card.text
     assert 'pipeline("speech-instruction", model="org/tiny", trust_remote_code=True)' in card.text
     recall = "UAR (higher is better) | 75.0 % (62.3 to 85.0) | 1,200 of 4 speakers; 5 answers unreadable, and wrong; 3 left out: unreadable"
-    how = "constrained, held-out prompt, classes described | Multitask-WLM 68.35; Task-FT 70"
+    how = "constrained, held-out prompt, classes described | Multitask-WLM 68.35; Task-FT 70 (on MSP-Podcast)"
     assert rf"| Colours \| seen | own/test | {recall} | {how} |" in card.text
     assert "| Into German | calls v2.yaml/test | BLEU (higher is better) | 21.0 | 10 | free | - |" in card.text
     assert "| Both: asr | own/test | WER (lower is better) | 10.0 % (5.0 to 20.0) |" in card.text
