@@ -16,11 +16,12 @@ from transformers import pipeline
 
 import speechverse
 from speechverse import TaskBank
+from speechverse.evaluation.suite import load_suite, shipped_suites
 from speechverse.training.arguments import parse_run_config
 
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "evaluation/README.md"))
 
 
 def blocks(language: str) -> list[str]:
@@ -107,6 +108,17 @@ def test_configuration_parses(tmp_path):
     for arguments in scripts()["training/train.py"]:
         run = parse_run_config([str(file) if word.endswith(".yaml") else word for word in arguments])
         assert run.train_data and run.model.audio_base == "openai/whisper-base"
+
+
+def test_suite_is_one(tmp_path):
+    (suite,) = (block for block in blocks("yaml") if block.startswith("title:"))
+    (tmp_path / "calls.yaml").write_text(suite)
+    assert [row.id for row in load_suite(tmp_path / "calls.yaml").rows] == ["er", "quiet", "joint", "question"]
+
+
+def test_shown_suites_are_the_shipped_ones():
+    shown = re.findall(r"^\| (`.+`) \|.*\|.*\|.*\|$", README, flags=re.MULTILINE)
+    assert {name for cell in shown for name in re.findall(r"`(\w+)`", cell)} >= set(shipped_suites())
 
 
 def test_stages_and_mixture_are_read(tmp_path):
