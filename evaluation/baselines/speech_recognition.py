@@ -115,8 +115,14 @@ class TransformersRecogniser(Recogniser):
     def load(self, device: torch.device) -> None:
         self.ask = pipeline("automatic-speech-recognition", model=str(self.folder), device=device)
         self.options = {}
-        if self.is_whisper and getattr(self.ask.model.generation_config, "is_multilingual", False):
-            self.options = {"generate_kwargs": {"task": "transcribe", "language": self.language}}
+        if self.ask.model.can_generate():
+            own = self.ask.model.generation_config
+            generate = {
+                "num_beams": own.num_beams or 1
+            }  # as the model has it: the pipeline would search by five beams
+            if getattr(own, "is_multilingual", False):
+                generate |= {"task": "transcribe", "language": self.language}
+            self.options = {"generate_kwargs": generate}
 
     def transcribe(self, samples: list[Sample]) -> list[str]:
         rate = self.ask.feature_extractor.sampling_rate
