@@ -25,6 +25,8 @@ import json
 import re
 from pathlib import Path
 
+from speechverse.evaluation.sample_log import read_samples
+
 
 FILTER = "none"  # the harness names the filter that answers went through; ours go through none
 STANDARD_ERRORS = 2 * 1.959964  # in a 95 % interval of a normal distribution
@@ -173,13 +175,11 @@ def main() -> None:
     options = parser.parse_args()
     try:
         report = json.loads((options.folder / "results.json").read_text(encoding="utf-8"))
-        samples = None
-        if options.samples:
-            lines = (options.folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-            samples = [json.loads(line) for line in lines]
+        samples = read_samples(options.folder) if options.samples else None
         results, logged = convert(report, samples)
     except FileNotFoundError as error:
-        raise SystemExit(f"{error.filename} is not there: evaluation/run.py writes it.") from error
+        missing = f"{error.filename} is not there: evaluation/run.py writes it." if error.filename else str(error)
+        raise SystemExit(missing) from error
     except json.JSONDecodeError as error:
         raise SystemExit(f"What {options.folder} holds is not JSON: {error}.") from error
     except (KeyError, TypeError) as error:
