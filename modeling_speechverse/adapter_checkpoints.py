@@ -22,6 +22,8 @@ from .placement import asks_for_several_places, bring_lora_to_its_layers
 logger = logging.get_logger(__name__)
 
 DEFAULT_ADAPTER = "default"  # the name every adapter has on disk
+# What the adapters of one model have in common.
+SHARED_FIELDS = ("input_modality", "projector_kernel_sizes", "projector_strides", "layer_mix")
 LORA_NAME = re.compile(r"(\.lora_\w+\.)([^.]+)(?=\.|$)")
 # What the Auto classes and pipelines pass along that says nothing about an adapter-only checkpoint.
 IGNORED_ARGUMENTS = ("trust_remote_code", "adapter_kwargs", "code_revision", "use_safetensors", "low_cpu_mem_usage")
@@ -302,19 +304,23 @@ class AdapterCheckpointMixin:
             model._load_adapter_weights(*weights_files, from_whole=from_whole)
         return model.eval()
 
-    def _load_adapter_weights(self, *weights_files, from_whole: bool = False):
+    def _load_adapter_weights(self, *weights_files, from_whole: bool = False, lora_alone: bool = False):
         """Fills the active adapter from safetensors files, see [`read_adapter_weights`]."""
         parameters = self._adapter_state_dict()
         with torch.no_grad():
-            for key, tensor in self.read_adapter_weights(*weights_files, from_whole=from_whole).items():
+            stored = self.read_adapter_weights(*weights_files, from_whole=from_whole, lora_alone=lora_alone)
+            for key, tensor in stored.items():
                 parameters[key].copy_(tensor)
 
-    def read_adapter_weights(self, *weights_files, from_whole: bool = False) -> dict[str, torch.Tensor]:
+    def read_adapter_weights(
+        self, *weights_files, from_whole: bool = False, lora_alone: bool = False
+    ) -> dict[str, torch.Tensor]:
         """The tensors of an adapter's safetensors files, by name; every one has to be there, and no other.
 
         Args:
             *weights_files (`str` or `os.PathLike`): the files.
             from_whole (`bool`, *optional*, defaults to `False`): whether they hold the frozen parts as well.
+            lora_alone (`bool`, *optional*, defaults to `False`): whether they hold no projector, though this model has one.
 
         Raises:
             ValueError: if a file is damaged, or its keys or shapes are not this adapter's; they are named.
@@ -333,6 +339,7 @@ class AdapterCheckpointMixin:
         expected = {  # ZeRO-3 leaves empty parameters behind that know their shape
             key: tuple(getattr(tensor, "ds_shape", tensor.shape))
             for key, tensor in self._adapter_state_dict(self.state_dict(keep_vars=True)).items()
+            if not (lora_alone and key.startswith("multi_modal_projector."))
         }
         wrong = [f"{key} is missing" for key in expected.keys() - stored.keys()]
         wrong += [f"{key} is not of this adapter" for key in stored.keys() - expected.keys()]
@@ -361,7 +368,8 @@ class AdapterCheckpointMixin:
             raise ValueError(f"{adapter_name!r} cannot name an adapter: a name is not empty and has no dot.")
         if adapter_name in self._lora_configs:
             raise ValueError(f"There is an adapter {adapter_name!r} already; call the new one something else.")
-        config = self._config_of_fitting_adapter(pretrained_model_name_or_path, **kwargs)
+        config = type(self.config).from_pretrained(pretrained_model_name_or_path, **kwargs)
+        self._refuse_unfitting_adapter(config, pretrained_model_name_or_path)
         weights_file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **kwargs)
 
         previous = self._active_adapter
@@ -382,6 +390,8 @@ class AdapterCheckpointMixin:
     def start_from_adapter(self, pretrained_model_name_or_path, **kwargs):
         """Fills the active adapter with the weights of another checkpoint's, to go on training from there.
 
+        One that learned from text alone gives its LoRA; the projector stays as it is.
+
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): an adapter-only checkpoint on the same bases.
             **kwargs: as in [`~AdapterCheckpointMixin.load_adapter`].
@@ -389,36 +399,41 @@ class AdapterCheckpointMixin:
         Raises:
             ValueError: if it is another kind of adapter. A base with another fingerprint warns.
         """
-        config = self._config_of_fitting_adapter(pretrained_model_name_or_path, **kwargs)
+        config = type(self.config).from_pretrained(pretrained_model_name_or_path, **kwargs)
+        lora_alone = config.input_modality == "text" and self.config.input_modality == "audio"
+        self._refuse_unfitting_adapter(config, pretrained_model_name_or_path, lora_alone)
         ours, theirs = (
             LoraConfig(**c).to_dict() if c else None for c in (self.config.lora_config, config.lora_config)
         )
         if ours != theirs:
             differing = sorted(key for key in (ours or theirs) if not (ours and theirs) or ours[key] != theirs[key])
             raise ValueError(f"{pretrained_model_name_or_path} has another LoRA: {', '.join(differing)} differ.")
-        self._load_adapter_weights(cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **kwargs))
+        weights_file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **kwargs)
+        self._load_adapter_weights(weights_file, lora_alone=lora_alone)
 
-    def _config_of_fitting_adapter(self, pretrained_model_name_or_path, **kwargs):
-        """The configuration of another checkpoint, if its adapter could be this model's, but for LoRA.
+    def _refuse_unfitting_adapter(self, config, pretrained_model_name_or_path, lora_alone: bool = False):
+        """Refuses another checkpoint's adapter that could not be this model's, and warns of other bases; the two LoRAs are not
+        compared. With `lora_alone` nothing is taken that depends on the encoder.
 
         Raises:
             ValueError: if it could not.
         """
-        config = type(self.config).from_pretrained(pretrained_model_name_or_path, **kwargs)
         if config.standalone:
             raise ValueError(f"{pretrained_model_name_or_path} is a whole model, not an adapter: use from_pretrained.")
         if not (config.freeze_audio_tower and self.config.freeze_audio_tower):
             raise ValueError(
                 "An adapter that comes with a trained encoder of its own cannot share one: use from_pretrained."
             )
-        for field in ("projector_kernel_sizes", "projector_strides", "layer_mix", "input_modality"):
+        for field in () if lora_alone else SHARED_FIELDS:
             ours, theirs = getattr(self.config, field), getattr(config, field)
             if ours != theirs:
                 raise ValueError(f"{pretrained_model_name_or_path} has {field}={theirs}, this model {ours}.")
-        for ours, theirs in ((self.config.audio_base, config.audio_base), (self.config.text_base, config.text_base)):
+        bases = [(self.config.text_base, config.text_base)]
+        if not lora_alone:
+            bases.insert(0, (self.config.audio_base, config.audio_base))
+        for ours, theirs in bases:
             if (ours or {}).get("fingerprint") != theirs["fingerprint"]:
                 _warn_of_other_base(theirs, (ours or {}).get("fingerprint"))
-        return config
 
     def set_adapter(self, adapter_name: str):
         """Makes one of the loaded adapters the active one: its projector, its LoRA.

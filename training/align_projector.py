@@ -6,19 +6,24 @@
 CONFIG.yaml is the configuration of the training that follows: its bases, and of its data the transcripts (task `asr`). A
 recording's frames are brought to where the LLM has the tokens that are spoken: the cosine of a frame and of a token's
 embedding, times a learned scale, is the token's logit, and connectionist temporal classification (Graves et al., 2006) finds
-which frame says which token. The LLM does not run, so a step costs a small part of one that goes through it. The paper has no
+which frame says which token. With `--label_tasks er asc`, what a whole recording is of is brought there too: the mean of its
+frames to the words of its label. The LLM does not run, so a step costs a small part of one that goes through it. The paper has no
 such stage: its first one teaches the projector through the LLM.
 
+Where the configuration names an `adapter` that learned from text alone (`input_modality: text`), what is aligned has its LoRA:
+an LLM that knows the tasks, and now hears.
+
 `--resume_from_checkpoint true` goes on from the last checkpoint in OUTPUT_DIR/aligned. Where the configuration names no
-`curriculum`, training from there begins with the second of the paper's stages.
+`curriculum`, training from there begins with the second of the paper's stages, or with the last where LoRA has learned before.
 """
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jiwer
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -32,6 +37,7 @@ from speechverse.training.arguments import parse_run_config
 from speechverse.training.checkpoint_writing import AtomicCheckpointsMixin, CheckpointWriteError
 from speechverse.training.data.dataset import InstructionDataset
 from speechverse.training.data.filters import CheckedSample
+from speechverse.training.data.sample import Sample
 from speechverse.training.train import RunParts, checkpoint_to_resume, prepare_run
 
 
@@ -57,12 +63,15 @@ class AlignmentArguments:
         masked_share (`float`, *optional*, defaults to 0.2): share of a recording that two spans of zeros may take at most,
             drawn anew in every step (SpecAugment's time masks; Park et al., 2019). Else a corpus of few voices is learned
             by heart.
+        label_tasks (`list[str]`, *optional*): tasks whose answers are labels of a whole recording, such as emotions, that
+            are not in its words. By default words alone are aligned.
     """
 
     alignment_epochs: float = 12.0
     alignment_batch_size: int = 32
     alignment_learning_rate: float = 2e-3
     masked_share: float = 0.2
+    label_tasks: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         for name in ("alignment_epochs", "alignment_batch_size", "alignment_learning_rate"):
@@ -73,53 +82,82 @@ class AlignmentArguments:
 
 
 class ProjectorAligner(nn.Module):
-    """A model whose projector says tokens.
+    """A model whose projector says tokens, and the labels of recordings.
 
     Args:
         model ([`SpeechVerseForConditionalGeneration`]): only its projector learns.
         vocabulary (`list[int]`): the LLM's tokens that transcripts consist of.
+        labels (`list[RecordingLabel]`): the labels that recordings have.
         masked_share (`float`): see [`AlignmentArguments`].
     """
 
     accepts_loss_kwargs = False  # the Trainer takes `**audio` for room for `num_items_in_batch`
 
-    def __init__(self, model, vocabulary: list[int], masked_share: float):
+    def __init__(self, model, vocabulary: list[int], labels: list["RecordingLabel"], masked_share: float):
         super().__init__()
         self.model = model
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("multi_modal_projector."))
-        embeddings = model.get_input_embeddings().weight[vocabulary].detach().float()
+        weight = model.get_input_embeddings().weight.detach().float()
+        embeddings = weight[vocabulary]
         self.register_buffer("directions", F.normalize(embeddings, dim=-1), persistent=False)
         self.blank = nn.Parameter(embeddings.mean(0))
         self.log_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
         self.masked_share = masked_share
         # By token id, its class; 0 where it is in no transcript.
-        classes = torch.zeros(model.get_input_embeddings().weight.shape[0], dtype=torch.long)
+        classes = torch.zeros(len(weight), dtype=torch.long)
         classes[vocabulary] = torch.arange(1, len(vocabulary) + 1)
         self.register_buffer("classes", classes, persistent=False)
+        if labels:
+            of_labels = torch.stack([weight[list(label.tokens)].mean(0) for label in labels])
+            self.register_buffer("label_directions", F.normalize(of_labels, dim=-1), persistent=False)
+            tasks = sorted({label.task for label in labels})
+            of_tasks = torch.tensor([tasks.index(label.task) for label in labels])
+            self.register_buffer("task_of_label", of_tasks, persistent=False)
+            self.label_bias = nn.Parameter(torch.zeros(len(labels)))
+            self.log_label_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
 
-    def forward(self, tokens: torch.LongTensor, **audio) -> dict[str, torch.Tensor]:
-        """The loss, and the classes that the frames say.
+    def forward(
+        self, tokens: torch.LongTensor, label: torch.LongTensor | None = None, **audio
+    ) -> dict[str, torch.Tensor]:
+        """The loss, the classes that the frames say, and the labels that the recordings have.
 
         Args:
-            tokens (`torch.LongTensor` of shape `(batch, tokens)`): of the transcripts, padded with -100.
+            tokens (`torch.LongTensor` of shape `(batch, tokens)`): of the transcripts, padded with -100; nothing else where a
+                recording has none.
+            label (`torch.LongTensor` of shape `(batch,)`, *optional*): the index of a recording's label, -100 where it has none.
             **audio: the recordings, see [`~SpeechVerseModel.get_audio_features`].
 
         Returns:
-            `dict`: `loss`, the mean over recordings of the negative log-likelihood by token, nats, and `paths`, int64 of
-            shape `(batch, projected frames)`, -100 beyond a recording's end.
+            `dict`: `loss`, nats: the mean over the batch's transcripts of the negative log-likelihood by token, and the mean
+            cross entropy over its labels, added up, so that a label among many transcripts weighs more; in evaluation also `paths`, int64 of shape `(batch, projected frames)`, -100 beyond a
+            recording's end, and, where there are labels, `labels`, int64 of shape `(batch,)`, those that are likeliest.
         """
         if self.training:
             audio = self._mask(audio)
         projected = self.model.get_audio_features(**audio, return_dict=True)
-        real, lengths = projected.attention_mask, (tokens != -100).sum(-1)
+        frames, real = projected.pooler_output.to(self.directions.dtype), projected.attention_mask
+        has_words = (tokens != -100).any(-1)
+        # It starts from the frames so that a batch of neither has a gradient, too.
+        found = {"loss": frames.sum() * 0.0, "paths": torch.full(real.shape, -100, device=real.device)}
+        with torch.autocast(tokens.device.type, enabled=False):  # a logit of 30 is known to 0.1 in bf16
+            if has_words.any():
+                loss, paths = self._align_words(frames[has_words], real[has_words], tokens[has_words])
+                found["loss"] = found["loss"] + loss
+                if not self.training:
+                    found["paths"][has_words] = paths
+            if label is not None:
+                loss, found["labels"] = self._align_labels(frames, real, label)
+                found["loss"] = found["loss"] + loss
+        return {"loss": found["loss"]} if self.training else found
+
+    def _align_words(self, frames, real, tokens) -> tuple[torch.Tensor, torch.LongTensor | None]:
+        """The loss of transcripts and, in evaluation, what each frame says."""
+        lengths = (tokens != -100).sum(-1)
         classes = self.classes[tokens.clamp(min=0)]
         drawn = self._draw_classes(classes)
         table = torch.cat([F.normalize(self.blank, dim=0)[None], self.directions[drawn - 1]])
-        with torch.autocast(tokens.device.type, enabled=False):  # a logit of 30 is known to 0.1 in bf16
-            logits = (
-                F.normalize(projected.pooler_output[real].to(table.dtype), dim=-1) @ table.T * self.log_scale.exp()
-            )
+        logits = F.normalize(frames[real], dim=-1) @ table.T * self.log_scale.exp()
         # CTC looks at the blank and at the classes that are spoken; given all, it would take most of a step. The others are
         # one class to it: the gradient that PyTorch gives it is right for probabilities that add up to 1, and for no other.
         columns = F.pad(torch.searchsorted(drawn, classes) + 1, (1, 0)).masked_fill(
@@ -145,9 +183,19 @@ class ProjectorAligner(nn.Module):
             zero_infinity=True,  # validation has recordings with more tokens than frames
         )
         if self.training:
-            return {"loss": loss}
+            return loss, None
         said = F.pad(drawn, (1, 0))[logits.argmax(-1)]
-        return {"loss": loss, "paths": torch.full(real.shape, -100, device=real.device).masked_scatter(real, said)}
+        return loss, torch.full(real.shape, -100, device=real.device).masked_scatter(real, said)
+
+    def _align_labels(self, frames, real, label) -> tuple[torch.Tensor, torch.LongTensor]:
+        """The loss of labels, and for each recording the likeliest of its task's."""
+        mean = (frames * real[..., None]).sum(1) / real.sum(-1, keepdim=True)
+        logits = F.normalize(mean, dim=-1) @ self.label_directions.T * self.log_label_scale.exp() + self.label_bias
+        labelled = label != -100
+        others = self.task_of_label != self.task_of_label[label.clamp(min=0)][:, None]
+        logits = logits.masked_fill(others, torch.finfo(logits.dtype).min)
+        losses = F.cross_entropy(logits, label, reduction="none")  # 0 where there is no label
+        return losses.sum() / labelled.sum().clamp(min=1), logits.argmax(-1).masked_fill(~labelled, -100)
 
     def _draw_classes(self, classes: torch.LongTensor) -> torch.LongTensor:
         """The classes that frames are told from, in order: in evaluation all, in training those that are spoken and some
@@ -175,8 +223,23 @@ class ProjectorAligner(nn.Module):
         return audio | {name: values.masked_fill(masked.reshape(shape), 0.0)}
 
 
+@dataclass(frozen=True, order=True)
+class RecordingLabel:
+    """A label of whole recordings.
+
+    Args:
+        task (`str`): the task that it answers, or the view of one.
+        text (`str`): the label.
+        tokens (`tuple[int, ...]`): the LLM's, of its words.
+    """
+
+    task: str
+    text: str
+    tokens: tuple[int, ...]
+
+
 class AlignmentCollator:
-    """Pads recordings and the tokens of what is said in them.
+    """Pads recordings and the tokens of what is said in them, and puts their labels beside them.
 
     Args:
         processor ([`SpeechVerseProcessor`]): the model's.
@@ -186,26 +249,43 @@ class AlignmentCollator:
         self.processor = processor
 
     def __call__(self, examples: list[dict]) -> dict:
-        transcripts = [example.pop("transcript") for example in examples]
+        # One column at least: accelerate gathers no tensor without an element.
+        tokens = [torch.tensor(example.pop("tokens") or [-100]) for example in examples]
+        labels = [example.pop("label") for example in examples if "label" in example]
         batch = self.processor.pad(examples)
         kept = {k: v for k, v in batch.items() if k not in ("input_ids", "attention_mask", "labels")}
-        tokens = nn.utils.rnn.pad_sequence(
-            [torch.tensor(ids) for ids in transcripts], batch_first=True, padding_value=-100
-        )
-        return kept | {"tokens": tokens}
+        kept["tokens"] = nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=-100)
+        return kept | ({"label": torch.tensor(labels)} if labels else {})
 
 
 class AlignmentDataset(InstructionDataset):
-    """Recordings and the tokens of their transcripts, by `transcript`; see [`InstructionDataset`]."""
+    """Recordings with the `tokens` of their transcript, none where it is their label that is aligned, and, where there are
+    labels at all, the index of their `label`, -100 for a transcript; see [`InstructionDataset`].
+
+    Args:
+        labels (`list[RecordingLabel]`): all that there are.
+        checked, processor, features, seed: as in [`InstructionDataset`].
+    """
+
+    def __init__(self, checked: list[CheckedSample], processor, labels, features=None, seed: int = 0):
+        super().__init__(checked, processor, features, seed)
+        self.labels = {(label.task, label.text): index for index, label in enumerate(labels)}
 
     def tokens(self, index: int) -> list[int]:
         """Of a transcript, without any that a tokenizer adds."""
-        return self.processor.tokenizer(self.sample(index).target, add_special_tokens=False).input_ids
+        sample = self.sample(index)
+        return tokens_of(sample.target, self.processor) if is_transcript(sample) else []
+
+    def label(self, index: int) -> int:
+        """Its index, -100 where a sample is a transcript."""
+        sample = self.sample(index)
+        return self.labels.get((sample.name, sample.target), -100)
 
     def __getitem__(self, index: int) -> dict:
         example = super().__getitem__(index)
         example.pop("sample_index")
-        return example | {"transcript": self.tokens(index)}
+        example["tokens"] = self.tokens(index)
+        return example | ({"label": self.label(index)} if self.labels else {})
 
 
 class LengthGroupedEpochs(LengthGroupedSampler):
@@ -251,9 +331,45 @@ def _shape(tensors: dict, name: str) -> torch.Size | None:
     return tensors[name].shape if name in tensors else None
 
 
-def transcripts_of(checked: list[CheckedSample]) -> list[CheckedSample]:
-    """The samples whose answers are what is spoken."""
-    return [one for one in checked if one.sample.tasks == (TRANSCRIPTS,)]
+def tokens_of(text: str, processor) -> list[int]:
+    """The LLM's, without any that its tokenizer adds."""
+    return processor.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def is_transcript(sample: Sample) -> bool:
+    """Whether a sample's answer is what is spoken."""
+    return sample.tasks == (TRANSCRIPTS,)
+
+
+def labelled(checked: list[CheckedSample], tasks: list[str]) -> list[CheckedSample]:
+    """The samples of these tasks, or of these views of tasks, as configurations call them."""
+    return [one for one in checked if len(one.sample.tasks) == 1 and one.sample.name in tasks]
+
+
+def labels_of(
+    train: list[CheckedSample], validation: list[CheckedSample], tasks: list[str], processor
+) -> list[RecordingLabel]:
+    """The labels that samples have of these tasks, in order.
+
+    Raises:
+        ValueError: if there are not two at least of each task in training, or a task's answers are no labels of a recording.
+    """
+    found = set()
+    for task in dict.fromkeys(tasks):
+        learned = {one.sample.target for one in labelled(train, [task])}
+        if len(learned) < 2:
+            raise ValueError(
+                f"label_tasks names {task!r}, of which train_data have {len(learned)} labels, and two are least: add data of it "
+                "to train_data, or leave it out."
+            )
+        for sample in (one.sample for one in labelled(train + validation, [task])):
+            if sample.values or sample.target not in (sample.labels or processor.tasks.find(sample.task).labels):
+                raise ValueError(
+                    f"label_tasks names {task!r}, but the answer {sample.target!r} to it is no label of a whole recording: name "
+                    "tasks such as er."
+                )
+            found.add(RecordingLabel(task, sample.target, tuple(tokens_of(sample.target, processor))))
+    return sorted(found)
 
 
 def fits(one: CheckedSample, tokens: list[int]) -> bool:
@@ -262,17 +378,37 @@ def fits(one: CheckedSample, tokens: list[int]) -> bool:
     return len(tokens) + repeats <= one.audio_tokens
 
 
-def word_error_rate(prediction: EvalPrediction, aligner: ProjectorAligner, tokenizer) -> dict[str, float]:
-    """Of the transcripts that the frames spell, without regard to case, against those that were spoken."""
+def word_error_rate(paths: np.ndarray, tokens: np.ndarray, aligner: ProjectorAligner, tokenizer) -> dict[str, float]:
+    """Of the transcripts that the frames spell, without regard to case, against those that were spoken; `wer` is absent where
+    there are none.
+
+    Args:
+        paths, tokens: see [`ProjectorAligner.forward`].
+    """
     vocabulary = {index: token for token, index in enumerate(aligner.classes.tolist()) if index != BLANK}
-    said = []
-    for path in prediction.predictions:
+    said, spoken = [], []
+    for path, right in zip(paths, tokens, strict=True):
+        if (right == -100).all():
+            continue
         classes = [
             c for c, before in zip(path, [BLANK, *path], strict=False) if c != before and c not in (BLANK, -100)
         ]
-        said.append(tokenizer.decode([vocabulary[c] for c in classes]))
-    spoken = [tokenizer.decode(tokens[tokens != -100]) for tokens in prediction.label_ids]
-    return {"wer": jiwer.wer([text.lower() for text in spoken], [text.lower() for text in said])}
+        said.append(tokenizer.decode([vocabulary[c] for c in classes]).lower())
+        spoken.append(tokenizer.decode(right[right != -100]).lower())
+    return {"wer": jiwer.wer(spoken, said)} if spoken else {}
+
+
+def label_accuracies(likeliest: np.ndarray, right: np.ndarray, labels: list[RecordingLabel]) -> dict[str, float]:
+    """Of each task, the share of its recordings whose likeliest label is theirs.
+
+    Args:
+        likeliest, right: indices into the labels, -100 where a recording has none.
+        labels (`list[RecordingLabel]`): all that there are.
+    """
+    tasks = np.array([labels[index].task if index != -100 else "" for index in right])
+    return {
+        f"{task}_accuracy": float((likeliest == right)[tasks == task].mean()) for task in sorted(set(tasks) - {""})
+    }
 
 
 def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTrainer:
@@ -283,23 +419,36 @@ def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTr
     """
     if parts.model.config.input_modality == "text":
         raise ValueError("input_modality: text has no use for a projector: there is nothing to align.")
-    train, validation = (transcripts_of(data.usable) for data in (parts.train_data, parts.eval_data))
-    if not train:
+    processor, tasks = parts.processor, arguments.label_tasks
+    train, validation = parts.train_data.usable, parts.eval_data.usable
+    labels = labels_of(train, validation, tasks, processor)
+    transcripts = [one for one in train if is_transcript(one.sample)]
+    if not transcripts:
         raise ValueError(f"train_data have no transcripts (task {TRANSCRIPTS}): there is nothing to align with.")
-    everything = AlignmentDataset(train, parts.processor)
-    alignable = [one for index, one in enumerate(train) if fits(one, everything.tokens(index))]
+    alignable = [one for one in transcripts if fits(one, tokens_of(one.sample.target, processor))]
     if not alignable:
         raise ValueError("Every transcript of train_data has more tokens than its recording has projected frames.")
-    if len(alignable) < len(train):
+    if len(alignable) < len(transcripts):
         logger.warning(
-            f"{len(train) - len(alignable)} of {len(train)} training transcripts are left out: they have more tokens than "
-            "their recordings have projected frames."
+            f"{len(transcripts) - len(alignable)} of {len(transcripts)} training transcripts are left out: they have more "
+            "tokens than their recordings have projected frames."
         )
+    alignable += labelled(train, tasks)
+    validation = [one for one in validation if is_transcript(one.sample)] + labelled(validation, tasks)
     datasets = [
-        AlignmentDataset(data, parts.processor, parts.features, parts.args.seed) for data in (alignable, validation)
+        AlignmentDataset(data, processor, labels, parts.features, parts.args.seed) for data in (alignable, validation)
     ]
     vocabulary = sorted({token for data in datasets for index in range(len(data)) for token in data.tokens(index)})
-    aligner = ProjectorAligner(parts.model, vocabulary, arguments.masked_share)
+    aligner = ProjectorAligner(parts.model, vocabulary, labels, arguments.masked_share)
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        if not labels:
+            return word_error_rate(prediction.predictions, prediction.label_ids, aligner, processor.tokenizer)
+        (paths, likeliest), (tokens, right) = prediction.predictions, prediction.label_ids
+        return word_error_rate(paths, tokens, aligner, processor.tokenizer) | label_accuracies(
+            likeliest, right, labels
+        )
+
     run = parts.args
     strategy = "epoch" if validation else "no"
     args = TrainingArguments(
@@ -321,7 +470,7 @@ def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTr
         logging_steps=run.logging_steps,
         report_to=run.report_to,
         remove_unused_columns=False,
-        label_names=["tokens"],
+        label_names=["tokens", "label"] if labels else ["tokens"],
         dataloader_num_workers=run.dataloader_num_workers,
         resume_from_checkpoint=run.resume_from_checkpoint,
     )
@@ -330,8 +479,8 @@ def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTr
         args=args,
         train_dataset=datasets[0],
         eval_dataset=datasets[1] if validation else None,
-        data_collator=AlignmentCollator(parts.processor),
-        compute_metrics=lambda prediction: word_error_rate(prediction, aligner, parts.processor.tokenizer),
+        data_collator=AlignmentCollator(processor),
+        compute_metrics=compute_metrics,
     )
 
 

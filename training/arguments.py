@@ -45,7 +45,7 @@ class ModelArguments:
         text_base (`str`): the same for the LLM.
         layer_mix (`str`, *optional*, defaults to `"last"`): `last` or `learned`.
         adapter (`str`, *optional*): checkpoint folder or Hub id whose projector and LoRA are started from; all else has to be as
-            it was for it. By default they start from scratch.
+            it was for it. One that learned from text alone gives its LoRA. By default they start from scratch.
         lora_rank (`int`, *optional*, defaults to 16): 0 leaves LoRA out.
         lora_alpha (`int`, *optional*, defaults to twice the rank): LoRA's scale is alpha / rank.
         lora_dropout (`float`, *optional*, defaults to 0): dropout before LoRA's A.

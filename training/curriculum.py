@@ -42,7 +42,7 @@ class Stage:
         tasks (`list[str]`, *optional*): ids of the tasks that are learned; by default all. A joint sample is learned where all
             of its tasks are.
         trains (`list[str]`, *optional*): what learns, of `projector` (the layer mix with it), `lora` and `audio_tower`; by default
-            all that can. What does not learn keeps its weights: LoRA, which starts at zero, then has no effect.
+            all that can. What does not learn keeps its weights: LoRA that starts at zero then has no effect.
         steps (`int`, *optional*): optimizer steps, at most.
         epochs (`float`, *optional*): the same, in passes over the stage's samples. One of the two is given.
         until ([`Plateau`], *optional*): ends the stage when the validation loss improves no more.

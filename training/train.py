@@ -12,14 +12,17 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from transformers import set_seed
+from transformers import AutoConfig, set_seed
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import cached_file
 
 import speechverse
+from speechverse.processing.tasks_speechverse import TASKS_NAME
 from speechverse.training.arguments import (
     ModelArguments,
     RunConfig,
     SpeechVerseTrainingArguments,
+    all_tasks,
     parse_run_config,
 )
 from speechverse.training.callbacks.gradient_guard import TrainingDiverged
@@ -61,6 +64,19 @@ def build_model(arguments: ModelArguments) -> speechverse.SpeechVerseForConditio
     return model
 
 
+def tasks_of_adapter(adapter: str | None) -> speechverse.TaskBank:
+    """The tasks that the checkpoint knows which a run starts from; none where it starts from scratch."""
+    if adapter is None:
+        return speechverse.TaskBank()
+    file = cached_file(adapter, TASKS_NAME, _raise_exceptions_for_missing_entries=False)
+    return speechverse.TaskBank() if file is None else speechverse.TaskBank.from_json(file)
+
+
+def has_heard(adapter: str | None) -> bool:
+    """Whether a run starts from a checkpoint that has learned from recordings, and not from transcripts alone."""
+    return adapter is not None and AutoConfig.from_pretrained(adapter).input_modality == "audio"
+
+
 class RunParts(NamedTuple):
     """What a run is made of before it trains.
 
@@ -96,6 +112,7 @@ def prepare_run(config: RunConfig) -> RunParts:
     model = build_model(config.model)
     used = {task for sample in train_data.samples for task in sample.tasks}
     learned_tasks = speechverse.TaskBank(task for task in config.tasks if {task.id, task.name} & used)
+    learned_tasks = all_tasks(learned_tasks, tasks_of_adapter(config.model.adapter))
     processor = speechverse.SpeechVerseProcessor.for_model(model, learned_tasks)
     args = config.training_arguments()
     rules = FilterRules(processor, config.tasks, text_alone=config.model.input_modality == "text")
@@ -132,10 +149,11 @@ def build_trainer(config: RunConfig) -> SpeechVerseTrainer:
     if stages is None:
         enough = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         tasks = [one.tasks for one in datasets if one.weight > 0 and len(one.samples) >= enough]
-        # What starts from an adapter has been through the stages before, unless its projector alone was aligned; and without
-        # a projector there is one stage.
-        aligned = config.model.adapter is not None and not lora_has_learned(model)
-        tasks = [] if is_text or (config.model.adapter and not aligned) else tasks
+        # What starts from a checkpoint that has heard has been through the stages before, unless its projector alone was
+        # aligned; and without a projector there is one stage.
+        heard = has_heard(config.model.adapter)
+        aligned = heard and not lora_has_learned(model)
+        tasks = [] if is_text or (heard and not aligned) else tasks
         stages = default_stages(tasks, args.num_train_epochs, args.max_steps_given, aligned=aligned)
 
     def dataset(samples):

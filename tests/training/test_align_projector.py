@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +12,13 @@ from training_runs import CONFIG
 from transformers import TrainerCallback
 
 from speechverse.training import align_projector as module
-from speechverse.training.align_projector import AlignmentArguments, build_trainer, fits
+from speechverse.training.align_projector import (
+    AlignmentArguments,
+    RecordingLabel,
+    build_trainer,
+    fits,
+    label_accuracies,
+)
 from speechverse.training.arguments import parse_run_config
 from speechverse.training.data.filters import CheckedSample
 from speechverse.training.train import build_model, prepare_run
@@ -213,6 +220,150 @@ def test_configuration_without_transcripts_is_refused(align, config_file, tmp_pa
     config.write_text(CONFIG.replace("task: asr, ", "instruction: 'which colour ?', "))
     with pytest.raises(ValueError, match=r"train_data have no transcripts \(task asr\)"):
         align(config=config)
+
+
+LABELLED = """
+audio_base: tiny-wavlm
+text_base: tiny-t5
+lora_rank: 2
+task_files: [$TASKS/tone.yaml, $TASKS/size.yaml]
+train_data:
+  - {manifest: $CORPUS/manifest.jsonl, where: {split: train}, task: asr, target: $answer}
+  - {manifest: $TASKS/labelled.jsonl, task: tone, target: $tone}
+  - {manifest: $TASKS/labelled.jsonl, task: size, target: $size}
+max_steps: 6
+per_device_train_batch_size: 4
+learning_rate: 1e-2
+logging_steps: 1
+use_cpu: true
+"""
+TONE_TASK = 'id: tone\nname: tone-naming\ntag: Tone\nprompts: ["which colour ?"]\nlabels: {red: "", "blue . one": "", green: ""}\n'
+SIZE_TASK = 'id: size\nname: size-naming\ntag: Size\nprompts: ["say it ."]\nlabels: {one: "", two: ""}\n'
+
+
+@pytest.fixture
+def labelled(manifest, tmp_path, monkeypatch):
+    """A configuration of transcripts and of the labels of two tasks."""
+    (tmp_path / "tone.yaml").write_text(TONE_TASK)
+    (tmp_path / "size.yaml").write_text(SIZE_TASK)
+    lines = [
+        {"audio": str(manifest.parent / f"audio/{i}.wav"), "tone": ("red", "blue . one", "red")[i % 3], "size": size}
+        for i, size in enumerate(("one", "two", "two", "one", "two", "one"))
+    ]
+    (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setenv("TASKS", str(tmp_path))
+    config = tmp_path / "labelled.yaml"
+    config.write_text(LABELLED)
+    return config
+
+
+def test_labels_are_told_apart_within_their_task(align, labelled):
+    """The loss by a loop over recordings, in float64."""
+    trainer, parts = align(config=labelled, masked_share=0.0, label_tasks=["size", "tone"])
+    aligner, dataset = trainer.model.eval(), trainer.train_dataset
+    tokenizer, weight = parts.processor.tokenizer, aligner.model.get_input_embeddings().weight.detach().double()
+    with torch.no_grad():
+        aligner.label_bias += torch.tensor([0.3, -0.2, 0.1, 0.0])  # of blue, red, one, two: in the order of tasks
+    classes = [("size", "one"), ("size", "two"), ("tone", "blue . one"), ("tone", "red")]  # nothing is green
+    assert list(dataset.labels) == classes
+    picked = [
+        next(i for i in range(len(dataset)) if dataset.sample(i).task == task) for task in ("asr", "size", "tone")
+    ]
+    batch = trainer.data_collator([dataset[i] for i in picked])
+    assert batch["label"].tolist()[0] == -100 and (batch["tokens"][1:] == -100).all()
+    with torch.no_grad():
+        found = aligner(**batch)
+        audio = {name: tensor for name, tensor in batch.items() if name not in ("tokens", "label")}
+        projected = aligner.model.get_audio_features(**audio, return_dict=True)
+    expected = []
+    for row in (1, 2):
+        task, text = classes[batch["label"][row]]
+        frames = projected.pooler_output[row][projected.attention_mask[row]].double()
+        logits = []
+        for index, (_, label) in enumerate(classes):
+            ids = tokenizer(label, add_special_tokens=False).input_ids
+            cosine = torch.cosine_similarity(frames.mean(0), weight[ids].mean(0), dim=0)
+            logits.append(cosine * 30 + aligner.label_bias[index].double())
+        own = [index for index, (other, _) in enumerate(classes) if other == task]
+        expected.append(-torch.stack([logits[i] for i in own]).log_softmax(0)[own.index(classes.index((task, text)))])
+        assert found["labels"][row] == max(own, key=lambda i: logits[i])
+    assert found["labels"][0] == -100 and (found["paths"][1:] == -100).all()
+    alone = aligner(**trainer.data_collator([dataset[picked[0]]]))
+    assert alone["labels"].tolist() == [-100]
+    labels_alone = aligner(**trainer.data_collator([dataset[i] for i in picked[1:]]))["loss"]
+    torch.testing.assert_close(labels_alone.double(), torch.stack(expected).mean(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found["loss"], alone["loss"] + labels_alone, atol=1e-4, rtol=1e-5)
+
+
+def test_projector_learns_labels_beside_words(align, labelled):
+    trainer, _ = align(
+        *("--per_device_eval_batch_size", "4"),
+        config=labelled,
+        alignment_epochs=60,
+        alignment_learning_rate=1e-2,
+        masked_share=0.0,
+        label_tasks=["tone", "size"],
+    )
+    first = trainer.evaluate(trainer.train_dataset)
+    trainer.train()
+    last = trainer.evaluate(trainer.train_dataset)
+    assert last["eval_tone_accuracy"] == 1.0 and last["eval_size_accuracy"] == 1.0
+    assert last["eval_wer"] < first["eval_wer"] and last["eval_loss"] < 0.5 * first["eval_loss"]
+
+
+@pytest.mark.parametrize("tasks", [["asr"], ["size"], ["asr", "tone"]])
+def test_batch_of_one_kind_has_a_gradient(align, labelled, tasks):
+    trainer, _ = align(config=labelled, label_tasks=["size", "tone"])
+    dataset = trainer.train_dataset
+    batch = trainer.data_collator([dataset[i] for i in range(len(dataset)) if dataset.sample(i).task in tasks])
+    assert batch["tokens"].shape[1] >= 1  # accelerate gathers no tensor without an element
+    aligner = trainer.model.train()
+    aligner(**batch)["loss"].backward()
+    gradients = {name: p.grad for name, p in aligner.named_parameters() if p.requires_grad and p.grad is not None}
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert ("blank" in gradients) == ("asr" in tasks)
+    assert any(gradient.any() for name, gradient in gradients.items() if "multi_modal_projector" in name)
+
+
+def test_accuracy_is_by_task():
+    labels = [
+        RecordingLabel(task, text, ()) for task, text in (("size", "1"), ("size", "2"), ("tone", "a"), ("tone", "b"))
+    ]
+    right, likeliest = np.array([0, 1, 2, -100, 3, 2]), np.array([0, 0, 2, -100, 2, 2])
+    assert label_accuracies(likeliest, right, labels) == {"size_accuracy": 0.5, "tone_accuracy": pytest.approx(2 / 3)}
+
+
+def test_labels_of_validation_alone_are_wrong_answers(align, labelled):
+    config = labelled.read_text() + "eval_data: [{manifest: $TASKS/other.jsonl, task: tone, target: $tone}]\n"
+    lines = [json.loads(line) for line in (labelled.parent / "labelled.jsonl").read_text().splitlines()]
+    (labelled.parent / "other.jsonl").write_text(json.dumps(lines[0] | {"tone": "green"}))
+    labelled.write_text(config)
+    trainer, _ = align("--per_device_eval_batch_size", "4", config=labelled, label_tasks=["tone"])
+    assert "eval_tone_accuracy" in trainer.evaluate()
+
+
+def test_tasks_without_labels_are_refused(align, labelled):
+    with pytest.raises(
+        ValueError, match="label_tasks names 'er', of which train_data have 0 labels, and two are least"
+    ):
+        align(config=labelled, label_tasks=["er"])
+    with pytest.raises(ValueError, match="label_tasks names 'asr', but the answer 'yes' to it is no label"):
+        align(config=labelled, label_tasks=["asr"])
+
+
+def test_resumed_alignment_of_labels(align, labelled, tmp_path):
+    arguments = {"config": labelled, "label_tasks": ["tone"], "alignment_epochs": 4}
+    whole, _ = align(**arguments)
+    whole.train()
+    stopped, _ = align(**arguments)
+    stopped.args.output_dir = str(tmp_path / "stopped")
+    stopped.add_callback(StopAt(2))
+    stopped.train()
+    resumed, _ = align(**arguments)
+    resumed.args.output_dir = str(tmp_path / "stopped")
+    resumed.train(resume_from_checkpoint=True)
+    for name, tensor in resumed.model.state_dict().items():
+        torch.testing.assert_close(tensor, whole.model.state_dict()[name], msg=name)
 
 
 class StopAt(TrainerCallback):

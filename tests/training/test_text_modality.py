@@ -1,6 +1,7 @@
 """Training with `input_modality: text`: transcripts in place of recordings, LoRA alone, and a checkpoint that says so."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from safetensors.torch import load_file
 from tiny_models import noise
 from transformers import AutoModelForSeq2SeqLM, pipeline
 
-from speechverse import SpeechVerseForConditionalGeneration
+from speechverse import SpeechVerseForConditionalGeneration, TaskBank
+from speechverse.training import align_projector
 from speechverse.training.arguments import parse_run_config
 from speechverse.training.data.corpus import load_corpus
 from speechverse.training.data.corpus_samples import load_corpus_samples
@@ -159,14 +161,57 @@ def test_checkpoint_answers_about_text_and_refuses_recordings(finished):
         pipeline("speech-instruction", model=str(folder))({"array": noise(0.5), "sampling_rate": 16_000}, "say it .")
 
 
-def test_adapters_of_the_other_modality_do_not_fit(finished, environment):
-    folder, _, _ = finished
+def audio_model(environment, **kwargs):
     bases = environment["SPEECHVERSE_FOUNDATIONS"]
-    model = SpeechVerseForConditionalGeneration.from_foundations(
-        f"{bases}/tiny-wavlm", f"{bases}/tiny-t5", lora_rank=2
+    return SpeechVerseForConditionalGeneration.from_foundations(
+        f"{bases}/tiny-wavlm", f"{bases}/tiny-t5", lora_rank=2, **kwargs
     )
+
+
+def test_model_that_listens_starts_from_what_text_taught(finished, environment, tmp_path):
+    folder, _, _ = finished
+    model = audio_model(environment, layer_mix="learned")  # text says nothing about the projector
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.start_from_adapter(folder)
+    learned = load_file(folder / "model.safetensors")
+    assert learned and all(".lora_" in name for name in learned)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, learned.get(name, before[name]), msg=name)
+    model.save_pretrained(tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() > learned.keys()
+
+
+def test_alignment_takes_the_lora_that_text_taught(finished, environment, config_file, tmp_path, monkeypatch):
+    folder, _, _ = finished
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options = ["--output_dir", str(tmp_path / "run"), "--report_to", "none", "--adapter"]
+    config = parse_run_config([str(config_file), *options, str(folder)])
+    stages = build_trainer(config).curriculum.stages
+    assert [stage.name for stage in stages] == ["projector on ASR", "LoRA joins, ASR", "all tasks"]
+    monkeypatch.setattr(
+        sys, "argv", ["align_projector.py", str(config_file), "--alignment_epochs", "2", *options, str(folder)]
+    )
+    align_projector.main()
+    aligned, learned = (load_file(at / "model.safetensors") for at in (tmp_path / "run" / "aligned", folder))
+    for name, tensor in learned.items():
+        torch.testing.assert_close(aligned[name], tensor, msg=name)
+    stages = build_trainer(
+        parse_run_config([str(config_file), *options, str(tmp_path / "run" / "aligned")])
+    ).curriculum
+    assert [stage.name for stage in stages.stages] == ["all tasks"]
+    tasks = TaskBank.from_json(tmp_path / "run" / "aligned" / "tasks.json")
+    assert {task.id for task in tasks} == {"asr", "shade"}  # what the LLM has learned before is not forgotten
+
+
+def test_adapters_of_the_other_modality_do_not_fit(finished, environment, tmp_path):
+    folder, trainer, _ = finished
+    model = audio_model(environment)
     with pytest.raises(ValueError, match="has input_modality=text, this model audio"):
-        model.start_from_adapter(folder)
+        model.load_adapter(folder, "text")  # it has no projector to switch to
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has input_modality=audio, this model text"):
+        trainer.model.start_from_adapter(tmp_path)
 
 
 @pytest.mark.parametrize(
