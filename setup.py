@@ -39,7 +39,7 @@ extras = {
     "data": ["yake"],  # finds keywords; LGPL, and needed for nothing else
     "long": ["silero-vad>=6.2"],  # finds the silences that long recordings are cut at
     "tts": ["py-nanotts", "hibari-tts", "scipy"],
-    "demo": ["py-nanotts", "onnx", "gguf", "scipy", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
+    "demo": ["py-nanotts", "hibari-tts", "onnx", "gguf", "scipy", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
 }
 used = ("data", "demo", "eval", "long", "train", "tts")
 extras["dev"] = sorted({*(package for name in used for package in extras[name]), *TEST, *QUANTISERS})
@@ -63,7 +63,7 @@ setup(
         "speechverse.evaluation.harness": ["example/*"],
         "speechverse.model_cards": ["*.jinja"],
         "speechverse.evaluation": ["*.jinja", "suites/*.yaml"],
-        "speechverse.training": ["accelerate/*.yaml", "configs/*.yaml"],
+        "speechverse.training": ["accelerate/*.yaml", "configs/*.yaml", "configs/tasks/*.yaml"],
         "speechverse.training.data": ["corpora/*.yaml"],
     },
     install_requires=[

@@ -14,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file, logging
 from transformers.utils.hub import get_checkpoint_shard_files
 
-from .base_checkpoints import HUB_ARGUMENTS, find_named_base, fingerprint, resolve_base
+from .base_checkpoints import HUB_ARGUMENTS, fingerprint
 from .frozen_parts import FrozenPartsLoader, attention_of_parts, keep_untied_head, place_parts
 from .placement import asks_for_several_places, bring_lora_to_its_layers
 
@@ -192,8 +192,8 @@ class AdapterCheckpointMixin:
             audio_folder = text_folder = Path(weights_files[0]).parent
         else:
             weights_files = [cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **location)]
-            audio_folder = _resolve_recorded_base(audio_base, config.audio_base, hub_arguments)
-            text_folder = _resolve_recorded_base(text_base, config.text_base, hub_arguments)
+            audio_folder = _find_recorded_base(config, "audio", audio_base, hub_arguments)
+            text_folder = _find_recorded_base(config, "text", text_base, hub_arguments)
             _refuse_other_shape(audio_folder, config.audio_config, config.audio_base)
             _refuse_other_shape(text_folder, config.text_config, config.text_base)
         for name in (*location, *IGNORED_ARGUMENTS):
@@ -508,12 +508,10 @@ class AdapterCheckpointMixin:
         return [item for item in self.language_model.named_modules() if isinstance(item[1], LoraLayer)]
 
 
-def _resolve_recorded_base(given, recorded: dict, hub_arguments: dict) -> Path:
-    """The folder of the base that the caller gave, else of the recorded one; warns if it is not the one trained on."""
-    if given is not None:
-        folder = resolve_base(given, **hub_arguments)
-    else:
-        folder = find_named_base(recorded["id"], revision=recorded["revision"], **hub_arguments)
+def _find_recorded_base(config, part: str, given, hub_arguments: dict) -> Path:
+    """The folder of a base, see [`SpeechVerseConfig.find_base`]; warns if it is not the one trained on."""
+    folder = config.find_base(part, given, **hub_arguments)
+    recorded = {"audio": config.audio_base, "text": config.text_base}[part]
     if (found := fingerprint(folder)) != recorded["fingerprint"]:
         _warn_of_other_base(recorded, found)
     return folder

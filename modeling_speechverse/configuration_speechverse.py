@@ -3,8 +3,11 @@
 import math
 import os
 from itertools import combinations_with_replacement
+from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedConfig
+
+from .base_checkpoints import find_named_base, resolve_base
 
 
 LAYER_MIXES = ("last", "learned")
@@ -162,6 +165,25 @@ class SpeechVerseConfig(PreTrainedConfig):
             if isinstance(output[name], os.PathLike):  # which AutoModel puts there for a while, and transformers logs
                 output[name] = os.fspath(output[name])
         return output
+
+    def find_base(self, part: str, base: str | os.PathLike | None = None, **hub_arguments) -> Path:
+        """The folder of a base, found as the model finds it.
+
+        Args:
+            part (`str`): `"audio"` or `"text"`.
+            base (`str` or `os.PathLike`, *optional*): a folder, name or Hub id that goes before the recorded one.
+            **hub_arguments: `cache_dir`, `force_download`, `local_files_only`, `token`.
+
+        Raises:
+            FileNotFoundError: if it is nowhere, saying where it was looked for and how to get it.
+            ValueError: if no base is recorded, as in a model that was built from its configuration.
+        """
+        if base is not None:
+            return resolve_base(base, **hub_arguments)
+        recorded = {"audio": self.audio_base, "text": self.text_base}[part]
+        if recorded is None:
+            raise ValueError(f"The configuration records no {part}_base: pass {part}_base= with its folder.")
+        return find_named_base(recorded["id"], revision=recorded["revision"], **hub_arguments)
 
     @staticmethod
     def _sub_config(config, default: str) -> PreTrainedConfig:

@@ -7,9 +7,9 @@ from typing import Literal, TypedDict
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
-from transformers.utils import cached_file
+from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file
 
 from .audio_speechverse import MIN_SECONDS, audio_name, load_audio
 from .constraints_speechverse import ConstraintBuilder
@@ -25,6 +25,9 @@ AUDIO_INPUTS = {
     "input_features": "input_features_mask",
     "audio_hidden_states": "audio_hidden_states_mask",
 }
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
+LOCATION_ARGUMENTS = (*HUB_ARGUMENTS, "revision", "subfolder")  # the last two are a checkpoint's own, not its bases'
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")  # of which every saved tokenizer has one
 
 
 class SpeechVerseTextKwargs(TypedDict, total=False):
@@ -117,12 +120,16 @@ class SpeechVerseProcessor(ProcessorMixin):
             is_encoder_decoder=model.config.is_encoder_decoder,
             tasks=tasks,
         )
-        if processor.audio_token_id != model.config.audio_token_id:
-            raise ValueError(
-                f"The tokenizer gives {AUDIO_TOKEN} the id {processor.audio_token_id}, the model expects "
-                f"{model.config.audio_token_id}: they are not of the same base."
-            )
+        processor._refuse_other_tokenizer(model.config)
         return processor
+
+    def _refuse_other_tokenizer(self, config):
+        if self.audio_token_id != config.audio_token_id:
+            raise ValueError(
+                f"The tokenizer gives {self.audio_token} the id {self.audio_token_id}, the model expects "
+                f"{config.audio_token_id}: they are not of the same base. Give "
+                "text_base= the base that the model was trained on."
+            )
 
     @property
     def audio_input_name(self) -> str:
@@ -520,17 +527,68 @@ class SpeechVerseProcessor(ProcessorMixin):
         return saved
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Loads the processor of a checkpoint, with its task bank."""
-        hub_arguments = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-        location = {name: kwargs[name] for name in hub_arguments if name in kwargs}
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+    def from_pretrained(cls, pretrained_model_name_or_path, *, audio_base=None, text_base=None, **kwargs):
+        """Loads the processor of a checkpoint, with its task bank.
+
+        A checkpoint need not hold the tokenizer and the feature extractor, which are its bases' own: what it lacks is taken
+        from the bases that its configuration records, found as the model finds them.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): the checkpoint.
+            audio_base, text_base (`str` or `os.PathLike`, *optional*): folders, names or Hub ids of bases that go before the
+                recorded ones, as for the model; for what the checkpoint lacks.
+            **kwargs: as anywhere in transformers: `revision`, `cache_dir`, `local_files_only`, `token`, ...
+
+        Raises:
+            FileNotFoundError: if a base that is needed is nowhere, saying where it was looked for and how to get it.
+            OSError: if the checkpoint is not there.
+            ValueError: if the tokenizer of the base is not the one that the model was trained with.
+        """
+        location = {name: kwargs[name] for name in LOCATION_ARGUMENTS if name in kwargs}
+        given = {"audio": audio_base, "text": text_base}
+        lacking = _lacking_parts(cls, pretrained_model_name_or_path, location)
+        if lacking:
+            processor = cls._from_bases(pretrained_model_name_or_path, given, lacking, location, **kwargs)
+        else:
+            processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         file = cached_file(
             pretrained_model_name_or_path, TASKS_NAME, _raise_exceptions_for_missing_entries=False, **location
         )
         if file is not None:
             processor.tasks = TaskBank.from_json(file)
         return processor
+
+    @classmethod
+    def _from_bases(cls, name, given: dict, lacking: set[str], location: dict, **kwargs):
+        """The processor of a checkpoint that lacks the feature extractor ("audio") or the tokenizer ("text"), or both."""
+        trust = {key: kwargs[key] for key in ("trust_remote_code",) if key in kwargs}
+        # The configuration's class knows where bases are; it is reached by transformers, as files of a checkpoint import no
+        # other folder's.
+        config = AutoConfig.from_pretrained(name, **location, **trust)
+        hub_arguments = {key: value for key, value in location.items() if key in HUB_ARGUMENTS}
+        parts = [
+            auto_class.from_pretrained(config.find_base(part, given[part], **hub_arguments))
+            if part in lacking
+            else auto_class.from_pretrained(name, **location, **trust)
+            for part, auto_class in (("audio", AutoFeatureExtractor), ("text", AutoTokenizer))
+        ]
+        processor_dict, options = cls.get_processor_dict(name, **kwargs)
+        processor = cls.from_args_and_dict(parts, processor_dict, **options)
+        processor._refuse_other_tokenizer(config)
+        return processor
+
+
+def _lacking_parts(cls, name, location: dict) -> set[str]:
+    """Which of "audio" (feature extractor) and "text" (tokenizer) a checkpoint has no files for."""
+
+    def has(*files: str) -> bool:
+        found = (cached_file(name, file, _raise_exceptions_for_missing_entries=False, **location) for file in files)
+        return any(file is not None for file in found)
+
+    lacking = set() if has(*TOKENIZER_FILES) else {"text"}
+    if "feature_extractor" not in cls.get_processor_dict(name, **location)[0] and not has(FEATURE_EXTRACTOR_NAME):
+        lacking.add("audio")
+    return lacking
 
 
 def flatten_audio(audio) -> list:

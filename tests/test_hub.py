@@ -87,7 +87,11 @@ LOAD_OFFLINE = """
 
 LOAD_WITH_PACKAGE = """
     import logging
+    from pathlib import Path
     from transformers.utils import logging as transformers_logging
+    from speechverse.processing import default_model
+
+    default_model.PUBLISHED_CHECKPOINTS = Path(tmp_path)  # as where the package is installed, and no checkout
 
     warnings = []
     handler = logging.Handler()

@@ -1,4 +1,4 @@
-"""The published preview answers alike alone and in batches: real weights, real corpora.
+"""The published model answers alike alone and in batches: real weights, real corpora.
 
 SPEECHVERSE_DATA=data SPEECHVERSE_FOUNDATIONS=foundations pytest -m slow -s tests/evaluation/test_batch_sizes.py
 """
@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor, TaskBank
+from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor
 from speechverse.evaluation import run
 
 
-PREVIEW = Path(__file__).parents[2] / "model_cards" / "speechverse-mini"
-LINEARS = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
+PUBLISHED = Path(__file__).parents[2] / "model_cards" / "speechverse-mini"
 SUITE = """
 title: Every way to decode
 rows:
@@ -30,8 +29,8 @@ SHARE, GAP = 0.998, 1e-3
 
 
 @pytest.fixture(scope="module")
-def preview(tmp_path_factory):
-    """A checkpoint of the preview with its tokenizer, where its bases and the mini corpus are at hand."""
+def published():
+    """The published checkpoint, where its bases and the mini corpus are at hand."""
     foundations, data = (Path(os.environ.get(name, "nowhere")) for name in ("TESTS_FOUNDATIONS", "SPEECHVERSE_DATA"))
     if not (foundations / "whisper-base").is_dir() or not (data / "spoken" / "nlu_evaluation").is_dir():
         pytest.skip(
@@ -39,15 +38,8 @@ def preview(tmp_path_factory):
         )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPEECHVERSE_FOUNDATIONS", str(foundations))
-        model = SpeechVerseForConditionalGeneration.from_foundations(
-            "whisper-base", "flan-t5-small", lora_rank=32, lora_target_modules=LINEARS
-        )
-        model.start_from_adapter(PREVIEW)
-        folder = tmp_path_factory.mktemp("preview")
-        model.save_pretrained(folder)
-        processor = SpeechVerseProcessor.for_model(model, TaskBank.from_json(PREVIEW / "tasks.json"))
-        processor.save_pretrained(folder)
-        yield folder, model.eval(), processor
+        model = SpeechVerseForConditionalGeneration.from_pretrained(PUBLISHED)
+        yield PUBLISHED, model, SpeechVerseProcessor.from_pretrained(PUBLISHED)
 
 
 def gap(model, processor, line: dict, other: str) -> float:
@@ -62,8 +54,8 @@ def gap(model, processor, line: dict, other: str) -> float:
 
 
 @pytest.mark.slow
-def test_batches_of_1_and_16_give_the_same_answers(preview, tmp_path, monkeypatch):
-    folder, model, processor = preview
+def test_batches_of_1_and_16_give_the_same_answers(published, tmp_path, monkeypatch):
+    folder, model, processor = published
     (tmp_path / "suite.yaml").write_text(SUITE)
     answers = {}
     for size in (16, 1):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import noise, save_bases, tiny_feature_extractor, tiny_model, tiny_processor, tiny_tokenizer
-from transformers import AutoProcessor
+from transformers import AutoProcessor, pipeline
 
 from speechverse import SpeechVerseForConditionalGeneration, SpeechVerseProcessor, Task, TaskBank
 
@@ -481,6 +481,84 @@ def test_processor_is_made_from_the_folders_of_the_bases(tmp_path):
     processor = SpeechVerseProcessor.for_model(model, tasks=TASKS)
     assert (processor.max_audio_steps, processor.is_encoder_decoder, processor.tasks) == (3000, False, TASKS)
     assert_same(processor("say it", recordings()), processor_of("llama", "whisper")("say it", recordings()))
+
+
+@pytest.fixture
+def adapter_alone(tmp_path, monkeypatch):
+    """A model, and its checkpoint without tokenizer, feature extractor and code; its bases are where they are looked for."""
+
+    def make(audio, text, left_out=()):
+        bases = save_bases(tmp_path / "bases", audio, text)
+        model = SpeechVerseForConditionalGeneration.from_foundations(*bases)
+        folder = tmp_path / "checkpoint"
+        model.save_pretrained(folder)
+        SpeechVerseProcessor.for_model(model, tasks=TASKS).save_pretrained(folder)
+        for file in folder.iterdir():
+            if file.suffix in (".py", ".jinja") or file.name in ("tokenizer.json", "tokenizer_config.json"):
+                file.unlink()
+        config = json.loads((folder / "processor_config.json").read_text())
+        kept = {name: value for name, value in config.items() if name not in left_out}
+        (folder / "processor_config.json").write_text(json.dumps(kept))
+        monkeypatch.setenv("SPEECHVERSE_FOUNDATIONS", str(tmp_path / "bases"))
+        return model, folder
+
+    return make
+
+
+@pytest.mark.parametrize("left_out", [(), ("feature_extractor",)])
+@pytest.mark.parametrize("audio, text", [("wavlm", "t5"), ("whisper", "llama")])
+def test_what_a_checkpoint_lacks_is_taken_from_its_bases(audio, text, left_out, adapter_alone):
+    model, folder = adapter_alone(audio, text, left_out)
+    loaded = AutoProcessor.from_pretrained(folder)
+    expected = SpeechVerseProcessor.for_model(model, tasks=TASKS)
+    ours, theirs = (one.to_dict() for one in (loaded, expected))
+    del (
+        ours["feature_extractor"],
+        theirs["feature_extractor"],
+    )  # a saved one has an auto_map; what it gives is compared below
+    assert ours == theirs and loaded.tasks == TASKS
+    assert loaded.tokenizer.chat_template == expected.tokenizer.chat_template
+    call = {"text": "is <audio> red ?", "audio": recordings(), "text_target": ["yes", "no", "two"]}
+    assert_same(loaded(**call), expected(**call))
+
+
+def test_pipeline_answers_from_an_adapter_alone(adapter_alone):
+    model, folder = adapter_alone("wavlm", "t5")
+    inputs = {"audio": recordings()[0], "task": "colour"}
+    expected = pipeline(
+        "speech-instruction", model=model.eval(), processor=SpeechVerseProcessor.for_model(model, TASKS)
+    )
+    answer = pipeline("speech-instruction", model=str(folder))(inputs, max_new_tokens=3)
+    assert answer == expected(inputs, max_new_tokens=3)
+
+
+def test_bases_that_are_given_go_before_the_recorded_ones(adapter_alone, monkeypatch, tmp_path):
+    _, folder = adapter_alone("wavlm", "t5", ("feature_extractor",))
+    monkeypatch.delenv("SPEECHVERSE_FOUNDATIONS")
+    given = {"audio_base": tmp_path / "bases" / "tiny-wavlm", "text_base": tmp_path / "bases" / "tiny-t5"}
+    assert AutoProcessor.from_pretrained(folder, **given).tasks == TASKS
+    tokenizer = tiny_tokenizer("t5")
+    tokenizer.add_tokens(["purple"])
+    tokenizer.save_pretrained(given["text_base"])
+    with pytest.raises(ValueError, match="gives <audio> the id 24, the model expects 23.*not of the same base"):
+        AutoProcessor.from_pretrained(folder, **given)
+
+
+def test_missing_base_of_a_missing_tokenizer_is_named(adapter_alone, monkeypatch):
+    _, folder = adapter_alone("wavlm", "t5")
+    monkeypatch.delenv("SPEECHVERSE_FOUNDATIONS")
+    with pytest.raises(
+        FileNotFoundError, match="base model 'tiny-t5' is not a folder.*speechverse-foundations --out DIR"
+    ):
+        SpeechVerseProcessor.from_pretrained(folder)
+
+
+def test_checkpoint_without_tokenizer_and_without_recorded_base_is_refused(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "processor_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="records no audio_base: pass audio_base= with its folder"):
+        SpeechVerseProcessor.from_pretrained(tmp_path)
 
 
 def test_tokenizer_of_another_base_is_refused():

@@ -170,6 +170,7 @@ def test_unknown_command_line_argument_is_refused(parse, capsys):
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_configuration_parses(file, monkeypatch, tmp_path):
+    monkeypatch.chdir(file.parents[2])  # where paths of task files begin
     monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
     encoder = ["--audio_base", "encoder-of-25-hz"] if "give --audio_base" in file.read_text() else []
     config = parse_run_config([str(file), "--output_dir", str(tmp_path / "run"), *encoder])
