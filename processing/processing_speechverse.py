@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
-from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file
+from transformers.utils import FEATURE_EXTRACTOR_NAME, PROCESSOR_NAME, cached_file
 
 from .audio_speechverse import MIN_SECONDS, audio_name, load_audio
 from .constraints_speechverse import ConstraintBuilder
@@ -561,6 +561,11 @@ class SpeechVerseProcessor(ProcessorMixin):
     @classmethod
     def _from_bases(cls, name, given: dict, lacking: set[str], location: dict, **kwargs):
         """The processor of a checkpoint that lacks the feature extractor ("audio") or the tokenizer ("text"), or both."""
+        # Its own settings, such as the projector's strides, are no base's.
+        if cached_file(name, PROCESSOR_NAME, _raise_exceptions_for_missing_entries=False, **location) is None:
+            raise OSError(
+                f"{name} has no {PROCESSOR_NAME}, so it holds no processor: save one there by save_pretrained."
+            )
         trust = {key: kwargs[key] for key in ("trust_remote_code",) if key in kwargs}
         # The configuration's class knows where bases are; it is reached by transformers, as files of a checkpoint import no
         # other folder's.
