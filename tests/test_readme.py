@@ -179,7 +179,8 @@ def shown_names(tmp_path, monkeypatch):
     model, processor = tiny_speller("whisper", tasks=tasks)
     model.generation_config.update(max_new_tokens=8, do_sample=False)
     ask = pipeline("speech-instruction", model=model, processor=processor)
-    for name in ("command.wav", "call.wav", "a.wav", "b.wav", "b.flac"):
+    (tmp_path / "runs/demo/recordings").mkdir(parents=True)
+    for name in ("runs/demo/recordings/weather.wav", "call.wav", "a.wav", "b.wav", "b.flac"):
         soundfile.write(tmp_path / name, noise(0.5), 16_000)
     (task,) = (block for block in blocks("yaml") if "held_out_prompts:" in block)
     (tmp_path / "urgency.yaml").write_text(task)

@@ -115,6 +115,16 @@ def test_record_of_an_earlier_version_is_published(checkpoint, tmp_path):
     assert "7 steps, seed 0, 1,234 parameters" in (release(checkpoint, tmp_path) / "README.md").read_text()
 
 
+@pytest.mark.parametrize("adapter, named", [("/home/secret/runs/other", "`other`"), ("org/other", "`org/other`")])
+def test_adapter_that_training_went_on_from_is_named(adapter, named, checkpoint, tmp_path):
+    run = json.loads((checkpoint / "run.json").read_text())
+    run["config"]["adapter"] = adapter
+    (checkpoint / "run.json").write_text(json.dumps(run))
+    folder = release(checkpoint, tmp_path)
+    assert f"It went on from the adapter {named}, whose own training" in (folder / "README.md").read_text()
+    assert "secret" not in (folder / "run.json").read_text()
+
+
 def test_pictures_are_published_and_shown(checkpoint, tmp_path):
     for name in ("loss.png", "training.png", "lengths.png"):
         (checkpoint / name).write_bytes(name.encode())
