@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from .data.run_sources import LICENCES, CorpusSource, leave_out, parse_source
 from .data.strict import NumberLoader, build
 from .mixture import MixtureArguments
 
+
+logger = logging.getLogger(__name__)
 
 TASKS_FOLDER = Path(__file__).parent.parent / "processing" / "tasks"
 # The Trainer would send the whole output folder: private paths, the host's name, and the Hub token within a pickle.
@@ -185,6 +188,7 @@ class RunConfig:
         train_data, eval_data, test_data (`list[ManifestSource | CorpusSource]`): what is learned from, what the run looks at
             while it learns, and what it never sees.
         tasks ([`TaskBank`]): those of the configuration's `task_files`, and the shipped ones.
+        only_tasks (`list[str]`, *optional*): ids of the tasks that are learned; by default all that train_data serve.
         stages (`list[Stage]`, *optional*): the curriculum; `None`: see [`default_stages`].
         mixture ([`MixtureArguments`]): how the datasets share the draws.
         left_out (`list[str]`): the corpora that `licences: permissive` took out of them, with their licences.
@@ -196,6 +200,7 @@ class RunConfig:
     eval_data: list[ManifestSource | CorpusSource]
     test_data: list[ManifestSource | CorpusSource]
     tasks: TaskBank
+    only_tasks: list[str] | None
     stages: list[Stage] | None
     mixture: MixtureArguments
     left_out: list[str]
@@ -209,6 +214,7 @@ class RunConfig:
             **{name: [dataclasses.asdict(source) for source in sources] for name, sources in data.items()},
             "curriculum": None if self.stages is None else [dataclasses.asdict(stage) for stage in self.stages],
             "mixture": dataclasses.asdict(self.mixture),
+            "only_tasks": self.only_tasks,
             "left_out": self.left_out,
         }
 
@@ -235,6 +241,7 @@ def parse_run_config(argv: list[str]) -> RunConfig:
     parser = HfArgumentParser([ModelArguments, SpeechVerseTrainingArguments])
     parser.add_argument("config", type=Path, help="the run's YAML file")
     parser.add_argument("--licences", default="all", help="permissive leaves out the corpora for non-commercial use")
+    parser.add_argument("--only_tasks", nargs="+", help="learn and validate these alone; the curriculum is left out")
     known = {action.dest for action in parser._actions} - {"help", "config"}
     file = parser.parse_known_args(argv)[0].config
     if not file.is_file():
@@ -272,6 +279,12 @@ def parse_run_config(argv: list[str]) -> RunConfig:
     for name, entries in data.items():
         sources[name], names = leave_out(_sources(entries, f"{file}, {name}"), namespace.licences)
         left_out += names
+    only_tasks = namespace.only_tasks
+    if only_tasks is not None:
+        only_tasks = _task_ids(only_tasks, tasks, f"{file}: key only_tasks")
+        if stages is not None:
+            logger.info("only_tasks: the curriculum, which is of all tasks, is left out.")
+        stages = None
     if not sources["train_data"]:
         raise ValueError(
             f"{file}: licences: permissive leaves nothing of train_data; it took out {', '.join(left_out)}."
@@ -281,6 +294,7 @@ def parse_run_config(argv: list[str]) -> RunConfig:
         model=ModelArguments(**{name: getattr(namespace, name) for name in model_names}),
         **sources,
         tasks=tasks,
+        only_tasks=only_tasks,
         stages=None if stages is None else parse_stages(stages, f"{file}, curriculum"),
         mixture=build(MixtureArguments, mixture, f"{file}, mixture"),
         left_out=list(dict.fromkeys(left_out)),
@@ -303,6 +317,14 @@ def parse_stages(entries, where: str) -> list[Stage]:
             entry = entry | {"until": build(Plateau, entry["until"], f"{place}.until")}
         stages.append(build(Stage, entry, place))
     return stages
+
+
+def _task_ids(names: list[str], tasks: TaskBank, where: str) -> list[str]:
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"{where} is {names!r}; it is a list of tasks.")
+    if unknown := [name for name in names if name not in tasks]:
+        raise ValueError(f"{where} names {unknown[0]!r}; known are {', '.join(task.id for task in tasks)}.")
+    return [tasks[name].id for name in names]
 
 
 def _sources(entries: list[dict], where: str) -> list[ManifestSource | CorpusSource]:

@@ -28,8 +28,14 @@ class LoadedData:
     rejected: list[dict]
 
     @classmethod
-    def of(cls, sources: list, tasks) -> "LoadedData":
+    def of(cls, sources: list, tasks, only_tasks: list[str] | None = None) -> "LoadedData":
         """Loads the entries of a configuration.
+
+        Args:
+            sources (`list`): the entries.
+            tasks ([`TaskBank`]): the tasks that they may name.
+            only_tasks (`list[str]`, *optional*): ids of the tasks that are taken; a joint sample is where all of its tasks
+                are, and one without a task is not.
 
         Raises:
             FileNotFoundError: if a manifest or a corpus is not there.
@@ -39,6 +45,8 @@ class LoadedData:
         loaded = cls([], [], sources, [])
         for number, source in enumerate(sources):
             samples, rejected = load_source(source, tasks)
+            if only_tasks is not None:
+                samples = [sample for sample in samples if sample.tasks and set(sample.tasks) <= set(only_tasks)]
             loaded.samples.extend(samples)
             loaded.entries.extend([number] * len(samples))
             loaded.rejected.extend(rejected)

@@ -107,7 +107,11 @@ def prepare_run(config: RunConfig) -> RunParts:
     """
     if config.left_out:
         logger.info(f"licences: permissive leaves out {', '.join(config.left_out)}")
-    train_data, eval_data = (LoadedData.of(sources, config.tasks) for sources in (config.train_data, config.eval_data))
+    train_data, eval_data = (
+        LoadedData.of(sources, config.tasks, config.only_tasks) for sources in (config.train_data, config.eval_data)
+    )
+    if config.only_tasks is not None and not train_data.samples:
+        raise ValueError(f"only_tasks: train_data have nothing of {', '.join(config.only_tasks)}.")
     set_seed(config.namespace.seed)
     model = build_model(config.model)
     used = {task for sample in train_data.samples for task in sample.tasks}

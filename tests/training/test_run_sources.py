@@ -124,6 +124,8 @@ def test_permissive_licences_leave_out_the_others_by_name(more, parse):
             "make shards of the corpus with training/data/prepare.py",
         ),
         ("{manifest: m.jsonl}", "licences: free", "key licences is 'free'; it is one of all, permissive"),
+        ("{manifest: m.jsonl}", "only_tasks: er", "key only_tasks is 'er'; it is a list of tasks"),
+        ("{manifest: m.jsonl}", "only_tasks: [err]", "key only_tasks names 'err'; known are ac, asc, asr"),
         (
             "{corpus: ravdess, split: train}",
             "licences: permissive",

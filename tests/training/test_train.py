@@ -202,6 +202,25 @@ def test_own_task_and_joint_answers_are_trained(own_corpus, tmp_path):
     assert {task["id"] for task in json.loads((tmp_path / "run" / "tasks.json").read_text())} == {"urgency", "asr"}
 
 
+def test_only_some_tasks_are_learned(own_corpus):
+    curriculum = "curriculum: [{name: all, steps: 5, weights: {asr: 2.0}}]\n"
+    file = own_corpus("joint: [[urgency, asr]]")
+    file.write_text(file.read_text() + curriculum)
+
+    def learn(*options):
+        return build_trainer(parse_run_config([str(file), "--eval_strategy", "no", *options]))
+
+    everything = learn()
+    assert len(everything.train_dataset) == 18 and everything.curriculum.max_steps == 5
+    trainer = learn("--only_tasks", "urgency", "--max_steps", "3")
+    assert {trainer.train_dataset.sample(index).tasks for index in range(len(trainer.train_dataset))} == {("urgency",)}
+    assert len(trainer.train_dataset) == 6 and trainer.curriculum.max_steps == 3
+    assert {task.id for task in trainer.processing_class.tasks} == {"urgency"}
+    assert len(learn("--only_tasks", "urgency", "asr", "--max_steps", "3").train_dataset) == 18
+    with pytest.raises(ValueError, match="only_tasks: train_data have nothing of er"):
+        learn("--only_tasks", "er")
+
+
 def test_package_that_is_not_there_ends_with_one_sentence(own_corpus, monkeypatch):
     facts = OWN_CORPUS.replace("asr: {answer: text}", "kwe: {answer: keywords}")
     file = own_corpus("tasks: [kwe]", facts + "derive: [{keywords: {column: text}}]\n")
