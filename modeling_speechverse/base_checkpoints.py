@@ -1,7 +1,8 @@
 """Where the frozen bases come from, and how a base is recognised.
 
 A SpeechVerse checkpoint holds only what it learned. The bases are looked for, in this order: where the caller says
-(`audio_base=`, `text_base=`), in `$SPEECHVERSE_FOUNDATIONS/<name>`, on the Hugging Face Hub.
+(`audio_base=`, `text_base=`), in `$SPEECHVERSE_FOUNDATIONS` by its name, or by what a folder's SOURCE.json says that it is, on the
+Hugging Face Hub.
 """
 
 import hashlib
@@ -46,9 +47,8 @@ def find_named_base(base: str, *, revision: str | None = None, **hub_arguments) 
     Raises:
         FileNotFoundError: if the base is nowhere, saying where it was looked for and how to get it.
     """
-    name = Path(base).name
     foundations = os.environ.get(FOUNDATIONS_VARIABLE)
-    if foundations and (folder := Path(foundations) / name).is_dir():
+    if foundations and (folder := _find_in(Path(foundations), base)):
         return folder
     try:
         return Path(_download(base, revision, hub_arguments))
@@ -58,8 +58,22 @@ def find_named_base(base: str, *, revision: str | None = None, **hub_arguments) 
         raise FileNotFoundError(
             f"The base model {base!r} is not a folder, not {looked}, and {_why_not_from_hub(error, base, revision)}. Pass "
             "audio_base= or text_base= with its folder, or build it with "
-            f"`speechverse-foundations --out DIR {name}` and set {FOUNDATIONS_VARIABLE}=DIR."
+            f"`speechverse-foundations --out DIR {Path(base).name}` and set {FOUNDATIONS_VARIABLE}=DIR."
         ) from error
+
+
+def _find_in(foundations: Path, base: str) -> Path | None:
+    """The folder of the base's name, or else one that says that it is the base: an encoder alone has a name of its own."""
+    if (folder := foundations / Path(base).name).is_dir():
+        return folder
+    sources = sorted(foundations.glob("*/SOURCE.json"))
+    return next((source.parent for source in sources if _recorded_source(source.parent).get("id") == base), None)
+
+
+def _recorded_source(folder: Path) -> dict:
+    """What a built folder says of itself; nothing where it says nothing."""
+    source = folder / "SOURCE.json"
+    return json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {}
 
 
 def _why_not_from_hub(error: Exception, repo_id: str, revision: str | None) -> str:
@@ -90,9 +104,7 @@ def describe_base(base: str | os.PathLike, folder: Path, revision: str | None = 
     A local folder is recorded by the id that its SOURCE.json gives, a snapshot in the Hub's cache by its repository and
     commit, any other folder by its name: never by its path.
     """
-    source = folder / "SOURCE.json"
-    if source.is_file():
-        recorded = json.loads(source.read_text(encoding="utf-8"))
+    if recorded := _recorded_source(folder):
         base, revision = recorded.get("id", folder.name), recorded.get("revision")
     elif folder.parent.name == "snapshots":  # models--ORG--NAME/snapshots/COMMIT
         base = folder.parent.parent.name.removeprefix("models--").replace("--", "/")

@@ -494,6 +494,14 @@ def test_missing_base_says_how_to_get_it(bases, tmp_path, monkeypatch):
     assert loaded.config.audio_base["id"] == "tiny-wavlm"
 
 
+def test_base_is_found_by_what_its_folder_says_that_it_is(bases, tmp_path):
+    source = bases / "tiny-wavlm" / "SOURCE.json"
+    source.write_text('{"id": "org/whole", "origin": "packages", "revision": null}')
+    from_tiny_foundations().save_pretrained(tmp_path / "adapter")
+    source.parent.rename(bases / "an-encoder-alone")
+    assert AutoModel.from_pretrained(tmp_path / "adapter").config.audio_base["id"] == "org/whole"
+
+
 @pytest.mark.parametrize(
     "tamper, message",
     [

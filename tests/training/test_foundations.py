@@ -300,6 +300,7 @@ def test_list_shows_every_foundation(capsys):
 def test_every_foundation_is_pinned_and_named_after_itself(name):
     foundation = find_foundation(name)
     assert foundation.name == name
+    assert find_foundation(foundation.hub_id) is find_foundation(foundation.hub_id.split("/")[1]) is foundation
     assert foundation.rebuilt_id in (name, foundation.hub_id)
     for package in foundation.packages:
         separator = "==" if package.registry == "pip" else "@"

@@ -15,11 +15,12 @@ FOUNDATIONS = {
 
 
 def find_foundation(name: str) -> Foundation:
-    """The foundation of that name.
+    """The foundation of that name, or of that name on the Hub, with or without its owner.
 
     Raises:
         FoundationError: If there is none; the message lists those that exist.
     """
-    if name not in FOUNDATIONS:
-        raise FoundationError(f"There is no foundation named {name!r}; choose from {', '.join(FOUNDATIONS)}.")
-    return FOUNDATIONS[name]
+    for foundation in FOUNDATIONS.values():
+        if name in (foundation.name, foundation.hub_id, foundation.hub_id.split("/")[-1]):
+            return foundation
+    raise FoundationError(f"There is no foundation named {name!r}; choose from {', '.join(FOUNDATIONS)}.")
