@@ -5,7 +5,7 @@
 Every folder holds the results of one system on one suite, as `evaluation/run.py` writes them; they may be of several suites
 and systems, in any order. The system of the first folder is the one that all others are compared with. `report.html` is one
 file that asks for no other: its pictures and the recordings of the worst answers are in it, so mind the licences of the corpora
-before you publish it, or leave the recordings out by `--no-audio`. `report.md` has the tables alone.
+before you publish it: `--no-audio` leaves the recordings out, `--worst 0` their words too. `report.md` has the tables alone.
 
 Every figure is computed anew from the samples; where that gives another one than is written, nothing is reported. Differences
 are paired: ours minus the other's on the samples that both answered, `tied` where the 95 % interval holds 0.

@@ -129,6 +129,8 @@ def public_run(run: dict) -> dict:
     config |= {name: [_public_source(source) for source in run["config"][name]] for name in DATA}
     if stages := run["config"].get("curriculum"):
         config["curriculum"] = [_shorten_all(_select(stage, CURRICULUM)) for stage in stages]
+    if only_tasks := run["config"].get("only_tasks"):
+        config["only_tasks"] = only_tasks
     if adapter := run["config"].get("adapter"):
         config["adapter"] = shorten_path(adapter)
     if mixture := run["config"].get("mixture"):

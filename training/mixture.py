@@ -1,5 +1,6 @@
 """How often each dataset is drawn from (section 2.4 of the paper: every dataset has a sample weight)."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ import numpy as np
 
 from .curriculum import Stage
 
+
+logger = logging.getLogger(__name__)
 
 LARGEST_RATIO = 2.0  # of a task's validation loss to the one before
 
@@ -159,10 +162,18 @@ class Mixture:
         return factors
 
     def state_dict(self) -> dict:
-        """What was decided, and on what the next decision rests; JSON."""
-        return {"adjustments": self.adjustments, "last_losses": self.last_losses}
+        """What was decided, on what the next decision rests, and what is drawn from; JSON."""
+        return {"adjustments": self.adjustments, "last_losses": self.last_losses, "sizes": self._sizes}
 
     def load_state_dict(self, state: dict) -> None:
         """Goes on from what [`~Mixture.state_dict`] gave."""
         self.adjustments = [(step, factors) for step, factors in state["adjustments"]]
         self.last_losses = state["last_losses"]
+        if (sizes := state.get("sizes", self._sizes)) != self._sizes:  # earlier checkpoints have none
+            logger.warning(
+                f"The run that is resumed drew from other data: {sizes}; this one draws from {self._sizes}."
+            )
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {dataset.name: len(dataset.samples) for dataset in self.datasets}

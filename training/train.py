@@ -96,6 +96,24 @@ class RunParts(NamedTuple):
     features: FeatureCache | None
 
 
+def check_only_tasks(config: RunConfig, used: set[str], eval_data: LoadedData) -> None:
+    """Refuses a run of some tasks alone that would lack one, or have nothing to look at.
+
+    Args:
+        used (`set[str]`): ids of the tasks that the training data ask for.
+        eval_data ([`LoadedData`]): what is validated on.
+
+    Raises:
+        ValueError: if a task has no training data, or validations are asked for without data.
+    """
+    if missing := [task for task in config.only_tasks if task not in used]:
+        raise ValueError(f"only_tasks: train_data have nothing of {', '.join(missing)}.")
+    if not eval_data.samples and config.namespace.eval_strategy != "no":
+        raise ValueError(
+            f"only_tasks: eval_data have nothing of {', '.join(config.only_tasks)}: add some, or give --eval_strategy no."
+        )
+
+
 def prepare_run(config: RunConfig) -> RunParts:
     """Reads the data, joins the model, and encodes the recordings, if that is asked for.
 
@@ -110,13 +128,14 @@ def prepare_run(config: RunConfig) -> RunParts:
     train_data, eval_data = (
         LoadedData.of(sources, config.tasks, config.only_tasks) for sources in (config.train_data, config.eval_data)
     )
-    if config.only_tasks is not None and not train_data.samples:
-        raise ValueError(f"only_tasks: train_data have nothing of {', '.join(config.only_tasks)}.")
+    used = {task for sample in train_data.samples for task in sample.tasks}
+    if config.only_tasks is not None:
+        check_only_tasks(config, used, eval_data)
     set_seed(config.namespace.seed)
     model = build_model(config.model)
-    used = {task for sample in train_data.samples for task in sample.tasks}
     learned_tasks = speechverse.TaskBank(task for task in config.tasks if {task.id, task.name} & used)
-    learned_tasks = all_tasks(learned_tasks, tasks_of_adapter(config.model.adapter))
+    if config.only_tasks is None:
+        learned_tasks = all_tasks(learned_tasks, tasks_of_adapter(config.model.adapter))
     processor = speechverse.SpeechVerseProcessor.for_model(model, learned_tasks)
     args = config.training_arguments()
     rules = FilterRules(processor, config.tasks, text_alone=config.model.input_modality == "text")

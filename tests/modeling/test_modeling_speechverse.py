@@ -499,6 +499,9 @@ def test_base_is_found_by_what_its_folder_says_that_it_is(bases, tmp_path):
     source.write_text('{"id": "org/whole", "origin": "packages", "revision": null}')
     from_tiny_foundations().save_pretrained(tmp_path / "adapter")
     source.parent.rename(bases / "an-encoder-alone")
+    for other, text in (("broken", "{"), ("list", "[]"), (".an-encoder-alone.partial", '{"id": "org/whole"}')):
+        (bases / other).mkdir()
+        (bases / other / "SOURCE.json").write_text(text)
     assert AutoModel.from_pretrained(tmp_path / "adapter").config.audio_base["id"] == "org/whole"
 
 

@@ -127,7 +127,18 @@ def test_nothing_is_followed_unless_asked():
     mixture = make_mixture()
     for step in (1, 2, 3):
         assert mixture.note_evaluation(step, {"asr": 1.0 / step}) is None
-    assert mixture.state_dict() == {"adjustments": [], "last_losses": []}
+    state = mixture.state_dict()
+    assert state["adjustments"] == state["last_losses"] == []
+
+
+def test_resuming_on_other_data_is_said(caplog):
+    mixture = make_mixture()
+    state = json.loads(json.dumps(mixture.state_dict()))
+    mixture.load_state_dict(state)
+    mixture.load_state_dict({"adjustments": [], "last_losses": []})  # of an earlier version
+    assert caplog.text == ""
+    Mixture(mixture.datasets[1:]).load_state_dict(state)
+    assert "drew from other data" in caplog.text and mixture.datasets[0].name in caplog.text
 
 
 def test_restored_mixture_draws_what_the_other_would():

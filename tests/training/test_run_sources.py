@@ -94,6 +94,23 @@ def test_permissive_licences_leave_out_the_others_by_name(more, parse):
     assert config.left_out == ["ravdess (CC-BY-NC-SA-4.0)", "slurp (CC-BY-NC-4.0)"]
 
 
+def test_only_what_serves_some_tasks_is_kept(parse):
+    """A view is one of its task, also under another name; manifests are looked into when they are read."""
+    entries = [
+        "{corpus: ravdess, split: train}",
+        "{corpus: fsdd, split: train, joint: [[asr, sns]]}",
+        "{manifest: m.jsonl}",
+    ]
+    config = parse(
+        *entries, "{corpus: snips, split: train, tasks: [asr]}", more="only_tasks: [emotion-recognition, sns]\n"
+    )
+    assert config.only_tasks == ["er", "sns"]
+    ravdess, fsdd, manifest = config.train_data
+    assert ravdess.tasks == ["er", "sns"] and fsdd.tasks == ["sns"] and fsdd.joint is None
+    config = parse(*entries, "{corpus: ravdess, split: train, tasks: [er_8]}", more="only_tasks: [er, asr]\n")
+    assert [getattr(source, "tasks", None) for source in config.train_data] == [["er"], ["asr"], None, ["er_8"]]
+
+
 @pytest.mark.parametrize(
     "entry, more, message",
     [
@@ -125,6 +142,7 @@ def test_permissive_licences_leave_out_the_others_by_name(more, parse):
         ),
         ("{manifest: m.jsonl}", "licences: free", "key licences is 'free'; it is one of all, permissive"),
         ("{manifest: m.jsonl}", "only_tasks: er", "key only_tasks is 'er'; it is a list of tasks"),
+        ("{manifest: m.jsonl}", "only_tasks: [[er]]", "key only_tasks is .*; it is a list of tasks"),
         ("{manifest: m.jsonl}", "only_tasks: [err]", "key only_tasks names 'err'; known are ac, asc, asr"),
         (
             "{corpus: ravdess, split: train}",

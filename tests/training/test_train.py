@@ -202,23 +202,44 @@ def test_own_task_and_joint_answers_are_trained(own_corpus, tmp_path):
     assert {task["id"] for task in json.loads((tmp_path / "run" / "tasks.json").read_text())} == {"urgency", "asr"}
 
 
-def test_only_some_tasks_are_learned(own_corpus):
-    curriculum = "curriculum: [{name: all, steps: 5, weights: {asr: 2.0}}]\n"
+def test_only_some_tasks_are_learned(own_corpus, tmp_path):
     file = own_corpus("joint: [[urgency, asr]]")
-    file.write_text(file.read_text() + curriculum)
+    validation = f"eval_data: [{{corpus: {tmp_path / 'shades.yaml'}, split: train}}]\n"
+    elsewhere = "test_data: [{corpus: ravdess, split: test}]\n"  # it is not there, and need not be
+    curriculum = "curriculum: [{name: all, steps: 5, weights: {asr: 2.0}}]\n"
+    file.write_text(file.read_text() + validation + elsewhere + curriculum)
 
-    def learn(*options):
-        return build_trainer(parse_run_config([str(file), "--eval_strategy", "no", *options]))
+    def learn(name, *options):
+        config = parse_run_config([str(file), "--output_dir", str(tmp_path / name), *options])
+        return build_trainer(config), config
 
-    everything = learn()
+    everything, config = learn("everything")
     assert len(everything.train_dataset) == 18 and everything.curriculum.max_steps == 5
-    trainer = learn("--only_tasks", "urgency", "--max_steps", "3")
-    assert {trainer.train_dataset.sample(index).tasks for index in range(len(trainer.train_dataset))} == {("urgency",)}
-    assert len(trainer.train_dataset) == 6 and trainer.curriculum.max_steps == 3
+    train(everything, config)
+    trainer, config = learn("one", "--only_tasks", "urgency", "--max_steps", "3")
+    for dataset in (trainer.train_dataset, trainer.eval_dataset):
+        assert [dataset.sample(index).tasks for index in range(len(dataset))] == 6 * [("urgency",)]
+    assert trainer.curriculum.max_steps == 3 and config.test_data == []
+    assert [source["tasks"] for source in config.as_dict()["train_data"]] == [["urgency"]]  # and so in its card
     assert {task.id for task in trainer.processing_class.tasks} == {"urgency"}
-    assert len(learn("--only_tasks", "urgency", "asr", "--max_steps", "3").train_dataset) == 18
+    after, _ = learn("after", "--only_tasks", "urgency", "--adapter", str(tmp_path / "everything"))
+    assert {task.id for task in after.processing_class.tasks} == {"urgency"}
+    assert len(learn("both", "--only_tasks", "urgency", "asr")[0].train_dataset) == 18
+
+
+def test_tasks_that_the_data_do_not_serve_are_named(own_corpus, manifest, tmp_path):
+    file = own_corpus("tasks: [asr]")
+
+    def parse(*tasks):
+        return parse_run_config([str(file), "--output_dir", str(tmp_path / "run"), "--only_tasks", *tasks])
+
+    with pytest.raises(ValueError, match="only_tasks: train_data serve nothing of er"):
+        parse("er")
     with pytest.raises(ValueError, match="only_tasks: train_data have nothing of er"):
-        learn("--only_tasks", "er")
+        build_trainer(parse("asr", "er"))
+    file.write_text(file.read_text() + "eval_strategy: steps\n")
+    with pytest.raises(ValueError, match="only_tasks: eval_data have nothing of asr.*--eval_strategy no"):
+        build_trainer(parse("asr"))
 
 
 def test_package_that_is_not_there_ends_with_one_sentence(own_corpus, monkeypatch):

@@ -166,6 +166,15 @@ class Corpus:
         return [build_derivation(entry, f"derive[{index}]") for index, entry in enumerate(self.derive)]
 
     @property
+    def default_views(self) -> list[str]:
+        """Names of the views that are taken where a run names no tasks."""
+        return [name for name, view in self.views.items() if view.default]
+
+    def task_of(self, view: str) -> str:
+        """Id of the task of one of its views."""
+        return self.views[view].task or view
+
+    @property
     def columns(self) -> set[str]:
         """The columns that its rows have, whichever of its sources is read."""
         made = {column for derivation in self.derivations for column in derivation.outputs}

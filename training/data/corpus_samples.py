@@ -263,7 +263,7 @@ def _chosen_views(
 ) -> list[_TaskView | _JointView]:
     if prompts not in PROMPTS:
         raise ValueError(f"prompts is {prompts!r}; it is one of {', '.join(PROMPTS)}.")
-    chosen = [name for name, view in corpus.views.items() if view.default] if names is None else names
+    chosen = corpus.default_views if names is None else names
     if not chosen and not joint:
         raise ValueError(f"No task of corpus {corpus.id} is chosen; it serves {', '.join(corpus.views)}.")
     together = [_JointView(_views(corpus, several, bank, prompts)) for several in joint]
@@ -275,8 +275,7 @@ def _views(corpus: Corpus, names: list[str], bank, prompts: str) -> list[_TaskVi
     for name in names:
         if name not in corpus.views:
             raise ValueError(f"Corpus {corpus.id} serves no task {name!r}; it serves {', '.join(corpus.views)}.")
-        view = corpus.views[name]
-        task_id = view.task or name
+        view, task_id = corpus.views[name], corpus.task_of(name)
         if task_id not in bank:
             raise ValueError(
                 f"{corpus.file}: tasks.{name} names the task {task_id!r}; known are {', '.join(t.id for t in bank)}."

@@ -1,6 +1,6 @@
 """The entries of `train_data`, `eval_data` and `test_data`: a manifest, or a corpus."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .corpus import Corpus, load_corpus
 from .corpus_samples import PROMPTS, load_corpus_samples, values_of
@@ -150,6 +150,29 @@ def leave_out(sources: list, licences: str) -> tuple[list, list[str]]:
     kept = [s for s, corpus in zip(sources, corpora, strict=True) if corpus is None or corpus.permissive]
     left_out = [f"{corpus.id} ({corpus.licence})" for corpus in corpora if corpus and not corpus.permissive]
     return kept, list(dict.fromkeys(left_out))
+
+
+def keep_only(sources: list, tasks: list[str]) -> list:
+    """The sources with what serves these tasks alone; a corpus that serves none of them is left out, and need not be there.
+
+    Manifests stay whole: what a line asks for is known when it is read, see [`LoadedData.of`].
+
+    Args:
+        sources (`list`): entries of a configuration.
+        tasks (`list[str]`): ids. A joint answer stays where all of its tasks are among them.
+    """
+    kept = []
+    for source in sources:
+        if isinstance(source, CorpusSource):
+            corpus = load_corpus(source.corpus)
+            named = corpus.default_views if source.tasks is None else source.tasks
+            views = [view for view in named if corpus.task_of(view) in tasks]
+            joint = [views for views in source.joint or [] if all(corpus.task_of(view) in tasks for view in views)]
+            if not views and not joint:
+                continue
+            source = replace(source, tasks=views, joint=joint or None)
+        kept.append(source)
+    return kept
 
 
 def licences_of(sources: list) -> dict[str, dict]:
