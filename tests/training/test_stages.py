@@ -301,7 +301,11 @@ def test_best_checkpoint_is_of_the_last_stage(make_staged, tmp_path, monkeypatch
 def test_state_says_what_was_decided(whole):
     state = json.loads(Path(whole.args.output_dir, "checkpoint-4", "trainer_state.json").read_text())
     assert state["stateful_callbacks"]["CurriculumCallback"]["attributes"]["early_ends"] == {}
-    assert state["stateful_callbacks"]["MixtureCallback"]["attributes"] == {"adjustments": [], "last_losses": []}
+    assert state["stateful_callbacks"]["MixtureCallback"]["attributes"] == {
+        "adjustments": [],
+        "last_losses": [],
+        "sizes": {"noise/asr": 8, "noise/er": 8},
+    }
 
 
 def test_epochs_to_save_at_are_not_mixed_with_steps_to_evaluate_at(make_staged):
