@@ -109,7 +109,8 @@ class SpeechVerseTrainingArguments(TrainingArguments):
             takes 360 MB at 50 Hz and a width of 1,024. `$NAME` stands for an environment variable. Runs may share it, and
             the ranks of a run have to; between runs it may be deleted.
         gradient_guard_factor (`float`, *optional*, defaults to 10): an update is skipped whose gradient norm is above
-            this many times the median of the latest; see [`GradientGuard`]. 0 skips only what is not finite.
+            this many times the median of the latest, and so many times `max_grad_norm`; see [`GradientGuard`]. 0 skips
+            only what is not finite.
     """
 
     lora_learning_rate: float | None = None

@@ -26,7 +26,7 @@ class Run:
     def __init__(self, folder, **settings):
         self.guard = GradientGuard(**{"min_norms": 3, "window": 10, "max_skips": 2} | settings)
         self.args = SimpleNamespace(
-            fp16=False, deepspeed_plugin=None, output_dir=str(folder), process_index=0, world_size=1
+            fp16=False, deepspeed_plugin=None, output_dir=str(folder), process_index=0, world_size=1, max_grad_norm=0.0
         )
         self.state, self.control = TrainerState(), TrainerControl()
         self.parameter = torch.nn.Parameter(torch.zeros(2))
@@ -57,6 +57,14 @@ def test_bound_is_ten_times_the_median_of_the_accepted(run):
 
 def test_few_norms_bound_nothing_but_what_is_not_finite(run):
     assert run()(math.nan, 1.0, 1000.0, math.inf) == [1, 4]
+
+
+@pytest.mark.parametrize(("max_grad_norm", "skipped"), [(0.0, [4, 5]), (None, [4, 5]), (1.0, [5]), (3.0, [])])
+def test_norm_that_clipping_was_meant_for_is_no_explosion(max_grad_norm, skipped, run, caplog):
+    run = run(max_skips=9)
+    run.args.max_grad_norm = max_grad_norm
+    assert run(0.001, 0.001, 0.001, 2.4, 25.0, 0.001) == skipped
+    assert ("is over 10 times max_grad_norm 1;" in caplog.text) == (max_grad_norm == 1.0)
 
 
 def test_median_is_that_of_the_window(run):

@@ -25,7 +25,8 @@ class GradientGuard(StoppingCallback, ExportableState):
     """Skips updates whose gradient is not finite or explodes; where that goes on, lowers the learning rates, then stops.
 
     An explosion is a gradient norm, before clipping, above `factor` times the median of the latest updates that were
-    made. A skipped update changes neither weights nor the optimizer's state, and no weight decays; the step counts all
+    made, and above `factor` times `max_grad_norm`, to which updates are clipped: where a run has learned its data, the
+    median is next to nothing, and each sample that it still gets wrong stands out a thousandfold. A skipped update changes neither weights nor the optimizer's state, and no weight decays; the step counts all
     the same, so that schedule and data go on as they would have. After `max_skips` skips in `window` steps
     [`~GradientGuard.learning_rate_factor`] is halved; when that would be done once more than `max_lowerings` times, the
     run ends with a checkpoint and [`TrainingDiverged`]. The norm is that of all ranks, so they all decide alike. All of
@@ -40,8 +41,8 @@ class GradientGuard(StoppingCallback, ExportableState):
     explosion it has clipped, and made, when its norm is known: that is counted, and lowers and stops, like a skip.
 
     Args:
-        factor (`float`, *optional*, defaults to 10): of the median, above which a norm is an explosion; 0: none is; only
-            gradients that are not finite are skipped.
+        factor (`float`, *optional*, defaults to 10): of the median and of `max_grad_norm`, above both of which a norm is an
+            explosion; 0: none is; only gradients that are not finite are skipped.
         window (`int`, *optional*, defaults to 100): updates whose norms are remembered; steps in which skips add up.
         min_norms (`int`, *optional*, defaults to 20): norms from which on their median is taken seriously.
         max_skips (`int`, *optional*, defaults to 5): skips within the window that lower the learning rates.
@@ -125,7 +126,8 @@ class GradientGuard(StoppingCallback, ExportableState):
         if norm is None or (args.fp16 and not finite):
             return
         median = statistics.median(self.norms) if len(self.norms) >= self.min_norms else math.inf
-        if finite and (not self.factor or norm <= self.factor * median):
+        usual = max(median, args.max_grad_norm or 0)
+        if finite and (not self.factor or norm <= self.factor * usual):
             self.norms = [*self.norms, norm][-self.window :]
             return
 
@@ -134,7 +136,8 @@ class GradientGuard(StoppingCallback, ExportableState):
             model.zero_grad()  # to None, and so unseen by the optimizer
         self.num_skips += 1
         self.skips = [*(skip for skip in self.skips if skip > step - self.window), step]
-        bound = f"{self.factor:g} times the median {median:.3g} of the last {len(self.norms)}"
+        of_what = f"the median {median:.3g} of the last {len(self.norms)}" if usual == median else f"max_grad_norm {usual:g}"
+        bound = f"{self.factor:g} times {of_what}"
         what = f"Step {step}: the gradient's norm {norm:.3g} is {f'over {bound}' if finite else 'not finite'}"
         consequence = "DeepSpeed has clipped it" if in_deepspeed and finite else "the update is skipped"
         self._warn(state, f"{what}; {consequence} ({len(self.skips)} in {self.window} steps).")
