@@ -403,8 +403,10 @@ def mini_transcripts(root: Path) -> None:
     folder = root / "spoken" / "mini_transcripts"
     rows = [
         {"audio": f"audio/{number:06}.flac", "text": text, "split": "train", "voice": "en-GB", "duration": 0.3}
-        | {"sentence": f"snips train/{number}", "snr": None}
-        for number, text in enumerate(("play some jazz", "book a table"))
+        | {"sentence": f"{corpus} train/{number}", "snr": None}
+        for number, (corpus, text) in enumerate(
+            (("snips", "play some jazz"), ("nlu_evaluation", "wake me at six"), ("multi30k", "A dog runs."))
+        )
     ]
     for row in rows:
         write_audio(folder / row["audio"])
@@ -640,7 +642,12 @@ COPIES = {
             }
         },
     ),
-    "mini_transcripts": Copy(mini_transcripts, {"train": {"asr": ["play some jazz", "book a table"]}}),
+    "mini_transcripts": Copy(
+        mini_transcripts, {"train": {"asr": ["play some jazz", "wake me at six", "A dog runs."]}}
+    ),
+    "mini_nlu_transcripts": Copy(
+        mini_transcripts, {"train": {"asr": ["play some jazz", "wake me at six"], "kwe": ["play, jazz", "wake"]}}
+    ),
     "clinc150": Copy(
         clinc150,
         {

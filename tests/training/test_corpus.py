@@ -21,7 +21,8 @@ from speechverse.training.data.sample import Sample
 
 
 PERMISSIVE = (
-    "clinc150 commands common_voice covost2 esc10 fsdd librispeech musan nlu_evaluation snips voxpopuli".split()
+    "clinc150 commands common_voice covost2 esc10 fsdd librispeech mini_nlu_transcripts musan nlu_evaluation snips "
+    "voxpopuli".split()
 )
 TASKS_FOLDER = Path(__file__).parents[2] / "processing" / "tasks"
 
@@ -439,6 +440,10 @@ def test_nothing_left_is_an_error_with_the_first_reason(own, bank):
         (changed("sources", 0, "columns", text="$1"), r"key columns\.text is '\$1', whose \$ is followed by no name"),
         (changed("sources", 0, "columns", text={"of": 1}), r"key columns\.text is .* with value or optional alone"),
         (changed("sources", 0, "splits", train={"part": "("}), r"key splits\.train\.part is no regular expression"),
+        (
+            changed("sources", 0, "splits", train={"tail": "x"}),
+            r"key splits\.train asks for 'tail', which is none of columns",
+        ),
         (
             changed(tasks={"asr": {"answer": "words"}}),
             "tasks.asr reads words, which no column and no derivation gives",

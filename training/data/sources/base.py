@@ -15,7 +15,7 @@ class Source:
 
     Args:
         splits (`dict`): our names (train, validation, test, ...) -> theirs: a name, a list of names that belong together,
-            or, where one file holds them all, regular expressions that a row's columns match in full.
+            or, where one file holds them all, regular expressions that a row's columns (ours) match in full.
         columns (`dict`): our names -> theirs; with a `$` it is a text made of theirs (`${scenario}_${action}`), and
             `{value: ...}` is the same for every row, `{optional: ...}` a column that rows may lack. `audio` is the
             recording; `start` and `end` (s), where there are any, cut it out of a longer one; `key` is unique in a split;
@@ -38,7 +38,10 @@ class Source:
             if isinstance(theirs, str) and any(m["invalid"] is not None for m in Template.pattern.finditer(theirs)):
                 raise ValueError(f"key columns.{ours} is {theirs!r}, whose $ is followed by no name.")
         for name, split in self.splits.items():
-            check_patterns(split if isinstance(split, dict) else {}, f"splits.{name}")
+            where = split if isinstance(split, dict) else {}
+            check_patterns(where, f"splits.{name}")
+            if unknown := where.keys() - self.columns.keys() - {"key"}:
+                raise ValueError(f"key splits.{name} asks for {unknown.pop()!r}, which is none of columns.")
 
     def is_there(self) -> bool:
         """Whether it lies on this machine."""
