@@ -201,3 +201,8 @@ def write_duels(folder) -> list:
                 folders.append(folder / f"{system['name']}_{suite}")
                 write_run(folders[-1], suite, system, asked)
     return folders
+
+
+def write_one(folder, lines, system=OURS, **facts):
+    write_run(folder, "one", system, [lines], **facts)
+    return folder

@@ -1,87 +1,25 @@
 """The page and the tables against the samples that they are of, read and scored anew by other means."""
 
-import base64
-import io
 import json
 import re
 import sys
-import tarfile
-from html.parser import HTMLParser
 
 import jiwer
 import numpy as np
 import pytest
-import report_runs
 import sacrebleu
-import soundfile
-import torch
 from markdown_it import MarkdownIt
-from report_runs import CASCADE, GRU, OTHER, OURS, make_lines, write_duels, write_run, write_runs
-from safetensors.torch import save_file
-from tiny_models import noise
+from report_pages import Page, figures, results_tables
+from report_runs import OURS, make_lines, write_one, write_run, write_runs
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from speechverse.evaluation import report
 from speechverse.evaluation.corpus_metric import load_metric
 from speechverse.evaluation.intervals import bootstrap
-from speechverse.evaluation.report_data import (
-    OTHERS,
-    UNREAD,
-    bins_by,
-    count_confusions,
-    find_worst,
-    group,
-    read_layer_mix,
-    read_run,
-    set_side_by_side,
-)
-from speechverse.evaluation.report_players import make_player
-from speechverse.modeling_speechverse.base_checkpoints import fingerprint
+from speechverse.evaluation.report_data import find_worst, group, read_run
 
 
-VOID = {"meta", "link", "br", "img", "input", "hr"}
 HOSTILE = "<script>alert('x')</script> \"><img src=http://evil.example/x> | a `b` [c](http://evil.example) $y$"
-
-
-class Page(HTMLParser):
-    """What the tests look at of a page: tables, attributes of elements, text; and that what is opened is closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.elements, self.tables, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"left open: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data):
-        self.text.append(data)
-        if "td" in self.open or "th" in self.open:
-            self.tables[-1][-1][-1] += f" {data.strip()}"
-
-    def with_tag(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def figures(cell: str) -> list[float]:
-    """The numbers of a cell, in its order."""
-    return [float(text.replace("−", "-")) for text in re.findall(r"(?<![\w.])[+−]?\d+(?:\.\d+)?", cell)]
 
 
 def recompute(folder, row: str, task: str, metric: str) -> float:
@@ -154,18 +92,6 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(made):
     return Page((made[0] / "out" / "report.html").read_text(encoding="utf-8"))
-
-
-def results_tables(page: Page, which: str | None = None) -> list[list[list[str]]]:
-    """Tables of results: `main` ones, those of `all` systems and figures, or of each suite the one that has more."""
-    by_suite: dict[str, dict[str, list]] = {}
-    for table, attributes in zip(page.tables, page.with_tag("table"), strict=True):
-        if "data-suite" in attributes:
-            kind = "all" if attributes["class"] == "results all" else "main"
-            by_suite.setdefault(attributes["data-suite"], {})[kind] = table
-    if which:
-        return [tables[which] for tables in by_suite.values() if which in tables]
-    return [tables.get("all", tables["main"]) for tables in by_suite.values()]
 
 
 COLUMNS = {  # of the page: suite -> where the folders of each column's figures are
@@ -377,11 +303,6 @@ def test_markdown_tables_hold_what_the_page_does(made, page):
     assert [len(table) for table in tables if table[0][0] == "Row"] == [21]
 
 
-def write_one(folder, lines, system=OURS, **facts):
-    write_run(folder, "one", system, [lines], **facts)
-    return folder
-
-
 def test_hostile_text_is_only_text(tmp_path):
     lines = make_lines("asr", ["asr"], 0.5, count=3)
     labels = make_lines("ic", ["ic"], 0.5, count=3)
@@ -452,48 +373,6 @@ def test_clear_errors_for_wrong_folders(tmp_path, monkeypatch):
         read_run(folder)
 
 
-def test_systems_are_compared_on_the_samples_of_both(tmp_path):
-    lines = make_lines("ic", ["ic"], 0.9, count=30)
-    fewer = make_lines("ic", ["ic"], 0.4, count=30)[::-1][:20]
-    ours = read_run(write_one(tmp_path / "a", lines)).parts["ic", "ic", "accuracy"]
-    theirs = read_run(write_one(tmp_path / "b", fewer, GRU)).parts["ic", "ic", "accuracy"]
-    comparison = set_side_by_side(ours, theirs)
-    right = [line["answer"] == line["reference"] for line in lines[10:]]
-    others = [line["answer"] == line["reference"] for line in fewer]
-    assert comparison.shared == 20
-    assert comparison.difference.value == pytest.approx((sum(right) - sum(others)) / 20)
-    report.make_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    assert "on the 20 samples of both" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-
-    fewer[0]["reference"] = "another"
-    write_one(tmp_path / "b", fewer, GRU)
-    with pytest.raises(ValueError, match="sample 'test/29': the truth is .* and 'another' in another"):
-        report.make_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    for line in fewer:
-        line["key"] += "x"
-    write_one(tmp_path / "b", fewer, GRU)
-    report.make_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")  # nothing in common: no comparison
-    assert "0 won" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("task, outcome", [("asr", "won"), ("ic", "won"), ("ic", "lost"), ("ic", "tied")])
-def test_outcome_of_a_comparison(tmp_path, task, outcome):
-    skills = {"won": (1.0, 0.2), "lost": (0.2, 1.0), "tied": (0.5, 0.5)}[outcome]
-    parts = []
-    for index, (skill, system) in enumerate(zip(skills, (OURS, CASCADE), strict=True)):
-        folder = write_one(tmp_path / str(index), make_lines(task, [task], skill, count=60, seed=index), system)
-        parts += read_run(folder).parts.values()
-    assert set_side_by_side(*parts).outcome == outcome
-
-
-def test_one_recording_asked_about_twice_is_two_samples(tmp_path):
-    lines = make_lines("ic", ["ic"], 0.5, count=10)
-    for line in lines:
-        line["key"] = f"test/{line['index'] // 2}"
-    ours = read_run(write_one(tmp_path / "a", lines)).parts["ic", "ic", "accuracy"]
-    assert set_side_by_side(ours, ours).shared == 10
-
-
 def test_two_systems_of_one_name_are_told_apart(tmp_path):
     lines = make_lines("ic", ["ic"], 0.5, count=10)
     systems = [OURS | {"fingerprint": "aaaaaaaaaa"}, OURS | {"fingerprint": "bbbbbbbbbb"}, OURS | {"kind": "text"}]
@@ -505,181 +384,6 @@ def test_two_systems_of_one_name_are_told_apart(tmp_path):
         "mini, LLM on the true words",
     ]
     assert list(report.name_systems(runs[:1]).values()) == ["mini"]
-
-
-def test_a_classifier_for_each_task_shares_a_column(tmp_path):
-    rows = {task: make_lines(task, [task], 0.5, count=10) for task in ("ic", "er")}
-    write_run(tmp_path / "ours", "one", OURS, list(rows.values()))
-    for task, other in (("ic", "er"), ("er", "ic")):
-        reason = {"row": other, "reason": f"it tells {task} alone"}
-        nothing = {"row": "sf", "reason": "no classes"}
-        system = GRU | {"name": f"gru_{task}"}
-        write_run(tmp_path / task, "one", system, [rows[task]], not_asked=[reason, nothing])
-    report.make_report([tmp_path / "ours", tmp_path / "ic", tmp_path / "er"], tmp_path / "out")
-    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
-    table = results_tables(page)[0]
-    assert [len(cells) for cells in table[2:]] == [5, 5]  # task, score, ours, one column for both, the paper
-    assert "gru_ic" in table[2][3].split() and "gru_er" in table[3][3].split()
-    text = " ".join(" ".join(page.text).split())
-    name = "classifier on the speech encoder, one for each task"
-    assert f"0 won 2 tied 0 lost against {name}" in text
-    assert f"{name} was not asked sf: no classes" in text and "alone" not in text
-    write_run(tmp_path / "er", "one", GRU | {"name": "gru_all"}, list(rows.values()))
-    report.make_report([tmp_path / "ours", tmp_path / "ic", tmp_path / "er"], tmp_path / "out")
-    table = results_tables(Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")))[0]
-    assert [len(cells) for cells in table[2:]] == [6, 6]
-
-
-@pytest.fixture(scope="module")
-def duels(tmp_path_factory):
-    """The page and the tables of ours, a Task-FT, two cascades, an oracle and a classifier."""
-    root = tmp_path_factory.mktemp("duels")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(report_runs.PAPER, "ic", {"BRQ": 1.5, "Task-FT": 2.5, "Multitask-WLM": 3.5, "Truth": 4.5})
-        report.make_report(write_duels(root), root / "out")
-    page = Page((root / "out" / "report.html").read_text(encoding="utf-8"))
-    return root, page, (root / "out" / "report.md").read_text(encoding="utf-8")
-
-
-def test_headlines_count_tasks_by_their_rows(duels):
-    _, page, tables = duels
-    for text in (" ".join(page.text), tables.replace("**", "")):
-        text = " ".join(text.split()).replace(" , and", ", and")
-        all_of_them, *suites = text.split("ours beats or ties its baseline ")[1:]
-        # Of ASR's three rows one is lost; intents are won against one cascade, and lost to the other.
-        few = "Of fewer than 10 speakers, so that won or lost says little (†): 4 of 4."
-        missing = "Not counted, as no such baseline is given: st (speech recogniser, then LLM)."
-        assert all_of_them.startswith(
-            f"on 3 of 4 tasks, and beats it on 1. Lost: intent classification. {few} {missing}"
-        )
-        assert {suite[:36].partition(".")[0] for suite in suites} == {
-            "on 1 of 1 task, and beats it on 0",
-            "on 2 of 3 tasks, and beats it on 1",
-        }
-
-
-def test_half_of_a_tasks_rows_is_not_enough(tmp_path):
-    for system, skills in ((OURS, {"asr_a": 1.0, "asr_b": 0.2}), (OTHER, {"asr_a": 0.2, "asr_b": 1.0})):
-        rows = [make_lines(row, ["asr"], skill, count=60) for row, skill in skills.items()]
-        write_run(tmp_path / system["name"], "one", system, rows)
-    report.make_report([tmp_path / "mini", tmp_path / "task_ft"], tmp_path / "out")
-    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert "on 0 of 1 task**, and beats it on 0. Lost: speech recognition (1 of 2 rows won or tied). " in text
-
-
-def test_the_strongest_of_its_kind_is_to_be_beaten_and_marked(duels):
-    _, page, tables = duels
-    main, full = results_tables(page, "main"), results_tables(page, "all")
-    words = next(table for table in main if len(table) == 2 + 6)
-    heads = " ".join(words[0] + words[1])
-    assert "Baseline to beat" in heads and "oracle" not in heads
-    rivals = {cells[0].split()[1]: cells[3].split() for cells in words[2:]}
-    assert rivals["ic"][0] == "strong" and "lost" in rivals["ic"] and "won" in rivals["kwe"]
-    assert " ".join(rivals["st"]) == "not given: speech recogniser, then LLM"
-    (whole,) = full  # that of the classifier has nothing more to show
-    marked = [[cell for cell in cells if "to beat" in cell] for cells in whole[2:]]
-    assert [len(cells) for cells in marked] == [1, 1, 1, 1, 1, 0]
-    assert "weak" in " ".join(whole[1]) and "oracle" in " ".join(whole[1])
-    assert tables.count("baseline to beat") == 2 and tables.count("All systems and figures:") == 1
-
-
-def test_main_table_has_the_papers_two_main_systems_alone(duels):
-    _, page, _ = duels
-    words = next(table for table in results_tables(page, "main") if len(table) == 2 + 6)
-    assert [head.strip() for head in words[1]] == ["Task-FT", "Multitask-WLM", "on the test set"]
-    assert [cell.strip() for cell in words[5][4:]] == ["2.5", "3.5", "the same"]
-    assert [cell.strip() for cell in words[2][4:]] == ["2.1", "2.5", "Read books"]
-    assert [cell.strip() for cell in words[7][4:]] == ["-", "-", "-"]
-    (whole,) = results_tables(page, "all")
-    assert {"BRQ", "Truth"} <= {head.strip() for head in whole[1]}
-
-
-def test_p_values_are_in_the_small_print(duels):
-    root, page, _ = duels
-    text = " ".join(" ".join(page.text).split())
-    parts = [
-        read_run(root / f"{name}_words").parts["ic", "ic", "accuracy"] for name in ("ours", "weak", "strong", "oracle")
-    ]
-    found = [set_side_by_side(parts[0], part).difference.p_value for part in parts[1:]]
-    words = [
-        f"p = {p:.2g}, paired bootstrap, to {name}"
-        for p, name in zip(found, ("weak", "strong", "oracle"), strict=True)
-    ]
-    assert "; ".join(words) in text
-    assert "p = 1, paired bootstrap, to gru" in text and "p = 0.002, paired" in text
-
-
-def test_without_baselines_there_is_no_headline(tmp_path, monkeypatch):
-    monkeypatch.setitem(report_runs.BASELINES, "ic", None)
-    lines = make_lines("ic", ["ic"], 0.5, count=10)
-    folders = [
-        write_one(tmp_path / name, lines, {"kind": "cascade", "name": name}) for name in ("ours", "a", "b", "c")
-    ]
-    report.make_report(folders, tmp_path / "out")
-    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
-    text = " ".join(page.text)
-    assert "beats or ties" not in text and "What counts" not in text and "to beat" not in text
-    (main,), (whole,) = results_tables(page, "main"), results_tables(page, "all")
-    assert len(whole[2]) == len(main[2]) + 1  # two others in the main table
-
-
-def test_results_of_before_there_were_baselines_are_read(tmp_path):
-    folder = write_one(tmp_path / "a", make_lines("joint", ["asr", "ic"], 0.5, count=10))
-    results = json.loads((folder / "results.json").read_text())
-    for entry in results["results"]:
-        for name in ("baseline", "paper_set", "scored_name"):
-            del entry[name]
-    (folder / "results.json").write_text(json.dumps(results))
-    report.make_report([folder], tmp_path / "out")
-    assert "Calls, joint: ic" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-
-
-def test_bins_hold_what_lies_between_their_bounds(tmp_path):
-    lines = make_lines("asr", ["asr"], 0.6, count=80)
-    part = read_run(write_one(tmp_path / "a", lines)).parts["asr", "asr", "wer"]
-    by_snr = {one.name: one for one in bins_by("snr", [part, None])}
-    assert list(by_snr) == ["< 0", "0-5", "5-10", "10-15", "≥ 20", "clean"]
-    clean = [line for line in lines if line["snr"] is None]
-    truths, answers = [line["reference"] for line in clean], [line["answer"] for line in clean]
-    assert by_snr["clean"].samples == len(clean)
-    assert by_snr["clean"].intervals[0].value == pytest.approx(jiwer.wer(truths, answers))
-    assert by_snr["clean"].intervals[1] is None
-    by_duration = bins_by("duration", [part])
-    assert sum(one.samples for one in by_duration) == 80
-    short = [line for line in lines if 2 <= line["duration"] < 4]
-    value = next(one for one in by_duration if one.name == "2-4").intervals[0].value
-    assert value == pytest.approx(jiwer.wer([line["reference"] for line in short], [line["answer"] for line in short]))
-    for line in lines:
-        line["snr"] = line["duration"] = None
-    part = read_run(write_one(tmp_path / "a", lines)).parts["asr", "asr", "wer"]
-    assert bins_by("snr", [part]) == bins_by("duration", [part]) == []
-    report.make_report([tmp_path / "a"], tmp_path / "out")
-    assert "<svg" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-
-
-def test_confusions_by_hand(tmp_path):
-    truths = ["stop", "stop", "stop", "play_music", "play_music", "ask_time"]
-    answers = ["stop", "play_music", None, "play_music", "lights_off", "stop"]
-    lines = make_lines("ic", ["ic"], 1, count=6)
-    for line, truth, answer in zip(lines, truths, answers, strict=True):
-        line |= {"reference": truth, "answer": answer}
-    part = read_run(write_one(tmp_path / "a", lines)).parts["ic", "ic", "accuracy"]
-    confusions = count_confusions(part)
-    assert confusions.truths == ["play_music", "stop", "ask_time"]  # as the task lists them
-    assert confusions.answers == ["play_music", "stop", "ask_time", "lights_off", UNREAD]
-    assert confusions.counts.tolist() == [[1, 0, 0, 1, 0], [1, 1, 0, 0, 1], [0, 1, 0, 0, 0]]
-    assert ("stop", UNREAD, 1) in confusions.mistakes and len(confusions.mistakes) == 4
-
-
-def test_rare_ones_of_many_classes_share_a_row(tmp_path):
-    lines = make_lines("ic", ["ic"], 1, count=90)
-    for index, line in enumerate(lines):
-        line["reference"] = line["answer"] = f"class {index if index < 30 else index % 5}"
-    part = read_run(write_one(tmp_path / "a", lines)).parts["ic", "ic", "accuracy"]
-    confusions = count_confusions(part)
-    assert len(confusions.truths) == 20 and confusions.truths[-1] == OTHERS
-    assert confusions.counts.sum() == 90 and np.diag(confusions.counts).sum() == 90
-    assert confusions.counts[-1, -1] == 11 and not confusions.mistakes
 
 
 def test_rows_without_samples_and_undefined_scores(tmp_path):
@@ -733,83 +437,6 @@ def test_open_answers_and_rows_of_two_metrics(tmp_path):
     assert figures(rows[0][2]) == figures(rows[1][2]) and figures(rows[2][2])[0] == 50
     text = " ".join(" ".join(page.text).split())
     assert text.count("shorter than transcript") == 3 and "words 1" in text and "words 0" not in text
-
-
-def test_layer_mix_of_the_model_that_was_measured(tmp_path):
-    model = tmp_path / "model"
-    model.mkdir()
-    name = "model.multi_modal_projector.layer_mix.weights"
-    save_file({name: torch.tensor([0.5, -2.0, 1.5], dtype=torch.bfloat16)}, model / "model.safetensors")
-    (model / "config.json").write_text(json.dumps({"layer_mix": "learned"}))
-    system = OURS | {"model": str(model), "fingerprint": fingerprint(model)}
-    run = read_run(write_one(tmp_path / "a", make_lines("ic", ["ic"], 0.5, count=5), system))
-    assert read_layer_mix(run).weights == [0.5, -2.0, 1.5]
-    report.make_report([tmp_path / "a"], tmp_path / "out")
-    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
-    assert "layer-mix" in [attributes.get("id") for attributes in page.with_tag("h2")]
-    assert "The largest weight of 3 is that of layer 2: -2.000." in "".join(page.text)
-
-
-def test_a_layer_mix_that_cannot_be_shown_says_why(tmp_path):
-    model = tmp_path / "model"
-    model.mkdir()
-    name = "model.multi_modal_projector.layer_mix.weights"
-
-    def why_not(tensors, measured=None, config='{"layer_mix": "learned"}'):
-        save_file(tensors, model / "model.safetensors")
-        (model / "config.json").write_text(config)
-        system = OURS | {"model": str(model), "fingerprint": measured or fingerprint(model)}
-        folder = write_one(tmp_path / "a", make_lines("ic", ["ic"], 0.5, count=5), system)
-        report.make_report([folder], tmp_path / "out")
-        texts = [(tmp_path / "out" / each).read_text(encoding="utf-8") for each in ("report.html", "report.md")]
-        mix = read_layer_mix(read_run(folder))
-        assert mix.weights is None and all(f"Not shown: {mix.fault}." in text for text in texts)
-        assert "model</code>" not in texts[0] and 'id="layer-mix"' in texts[0]
-        return mix.fault
-
-    assert "not those that were measured" in why_not({name: torch.ones(3)}, "another")
-    assert "hold no weights of it" in why_not({"other": torch.ones(3)})
-    assert "cannot be read" in why_not({name: torch.ones(3)}, config="{")
-    (model / "model.safetensors").write_bytes(b"short")
-    system = OURS | {"model": str(model)}
-    run = read_run(write_one(tmp_path / "a", make_lines("ic", ["ic"], 0.5, count=5), system))
-    (model / "config.json").write_text('{"layer_mix": "learned"}')
-    assert "cannot be read" in read_layer_mix(run).fault
-    (model / "config.json").write_text('{"layer_mix": "last"}')
-    assert read_layer_mix(run) is None
-    (model / "config.json").unlink()
-    assert read_layer_mix(run) is None
-
-
-def test_recordings_are_made_small(tmp_path, monkeypatch):
-    monkeypatch.setenv("CALLS", str(tmp_path))
-    soundfile.write(tmp_path / "a.wav", np.stack([noise(5.5125)] * 2, axis=1), 44_100)
-
-    def seconds(player):
-        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(player.uri.partition(",")[2])))
-        assert rate == 16_000 and wave.ndim == 1
-        return len(wave) / rate
-
-    player = make_player("$CALLS/a.wav")
-    assert player.uri.startswith("data:audio/mpeg;base64,") and not player.note
-    assert seconds(player) == pytest.approx(2, abs=0.15)  # MP3 comes in frames
-    assert len(player.uri) < (tmp_path / "a.wav").stat().st_size / 10
-    assert seconds(make_player("$CALLS/a.wav [0.5-1.25 s]")) == pytest.approx(0.75, abs=0.15)
-    with tarfile.open(tmp_path / "all.tar", "w") as archive:
-        archive.add(tmp_path / "a.wav", "part/a.wav")
-    assert seconds(make_player("$CALLS/all.tar/part/a.wav")) == pytest.approx(2, abs=0.15)
-    soundfile.write(tmp_path / "long.wav", noise(70, 1), 16_000)
-    long = make_player(f"{tmp_path}/long.wav")
-    assert seconds(long) == pytest.approx(60, abs=0.15) and long.note == "The first 60 of 70 s."
-    (tmp_path / "text.wav").write_text("no audio")
-    assert make_player("$CALLS/text.wav").note == "The recording cannot be read."
-    for missing in (
-        "$CALLS/b.wav",
-        "$CALLS/all.tar/part/b.wav",
-        "https://nowhere.example/a.wav",
-        "$CALLS/b.wav [1-2 s]",
-    ):
-        assert make_player(missing) == make_player("") and make_player(missing).uri is None
 
 
 def test_without_audio_and_from_the_command_line(made, tmp_path, monkeypatch, capsys):
