@@ -136,7 +136,9 @@ class GradientGuard(StoppingCallback, ExportableState):
             model.zero_grad()  # to None, and so unseen by the optimizer
         self.num_skips += 1
         self.skips = [*(skip for skip in self.skips if skip > step - self.window), step]
-        of_what = f"the median {median:.3g} of the last {len(self.norms)}" if usual == median else f"max_grad_norm {usual:g}"
+        of_what = (
+            f"the median {median:.3g} of the last {len(self.norms)}" if usual == median else f"max_grad_norm {usual:g}"
+        )
         bound = f"{self.factor:g} times {of_what}"
         what = f"Step {step}: the gradient's norm {norm:.3g} is {f'over {bound}' if finite else 'not finite'}"
         consequence = "DeepSpeed has clipped it" if in_deepspeed and finite else "the update is skipped"
