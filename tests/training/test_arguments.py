@@ -188,6 +188,14 @@ def test_there_are_shipped_configurations():
     assert SHIPPED
 
 
+@pytest.mark.parametrize("name", ["mini_permissive", "mini_permissive_text"])
+def test_configurations_for_any_use_name_no_corpus_that_is_not(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
+    file = SHIPPED[0].parent / f"{name}.yaml"
+    config = parse_run_config([str(file)])
+    assert config.left_out == [] and "licences: permissive" in file.read_text()
+
+
 PAPER = {  # Table of hyper-parameters: rank, effective batch, learning rate, warm-up, strides
     "multitask_wlm": (16, 768, 1e-3, 100, [2, 2]),
     "multitask_brq": (16, 2048, 5e-3, 50_000, [2, 1]),
