@@ -24,7 +24,7 @@ TEST = [
 ]
 QUANTISERS = ["bitsandbytes>=0.50", "torchao>=0.18"]  # both have a CPU path, so their tests run anywhere
 extras = {
-    "train": ["deepspeed>=0.19", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
+    "train": ["deepspeed>=0.19", "jiwer>=4", "tensorboard", "pyyaml", "matplotlib", "tqdm"],
     "eval": [
         "evaluate>=0.4.6",
         "jiwer>=4",
@@ -47,7 +47,7 @@ extras["dev"] = sorted({*(package for name in used for package in extras[name]),
 setup(
     name="speechverse",
     version=version,
-    description="Audio-language models from any frozen speech encoder and any frozen text LLM",
+    description="Audio-language models from a frozen speech encoder and any frozen text LLM",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

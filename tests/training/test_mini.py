@@ -7,18 +7,25 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from corpus_copies import COPIES
 
 from speechverse import TaskBank
 from speechverse.training.arguments import parse_run_config
 from speechverse.training.data import make_mini as module
 from speechverse.training.data.generated_noise import KINDS, generate_noise
 from speechverse.training.data.make_mini import (
+    REAL_SPEECH,
+    TEXTS,
     choose_sentences,
+    is_any_there,
     is_held_out,
+    link_sources,
     make_mini,
+    make_sounds,
     other_sentences,
     plan_voices,
     speak_again,
+    speech_recordings,
     stratified,
 )
 from speechverse.training.data.overlaps import overlaps, plain_text
@@ -316,8 +323,33 @@ def test_generated_sounds_are_sounds():
 
 
 def test_source_without_data_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds neither texts nor real_speech"):
+    with pytest.raises(ValueError, match="holds none of texts, real_speech, snips, .*, esc10: give the folder above"):
         make_mini(tmp_path / "out", source=tmp_path)
+
+
+def test_corpora_are_taken_as_they_are_published(tmp_path, monkeypatch):
+    published, folder = tmp_path / "published", tmp_path / "data"
+    for name in (*TEXTS, *REAL_SPEECH):
+        COPIES[name].write(published)
+    folder.mkdir()
+    monkeypatch.setenv("SPEECHVERSE_DATA", str(folder))
+    assert not is_any_there(TEXTS) and not is_any_there(REAL_SPEECH)
+    link_sources(published, folder)
+    assert is_any_there(TEXTS) and is_any_there(REAL_SPEECH)
+    chosen = choose_sentences(7_750, written=True)
+    assert [row["text"] for row in chosen["snips"] if row["split"] == "train"] == []  # validation has them too
+    assert {row["text"] for row in chosen["clinc150"]} == {"tell me a joke", "why is it so"}
+    assert {row["de"] for row in chosen["multi30k"] if row["split"] == "test"} >= {"test_2016_flickr."}
+    sounds = {Path(row["audio"]).name: row["split"] for row in make_sounds(folder, True, seed=0)}
+    assert sounds["1-100032-A-0.wav"] == sounds["2-100039-A-1.wav"] == "train" and "1-100038-A-14.wav" not in sounds
+    assert {row["turn"] for row in speech_recordings([], real=True)} == {"ravdess", "fsdd"}
+
+
+def test_what_is_missing_among_others_says_how_to_get_it(tmp_path):
+    for name in ("snips", "multi30k"):
+        COPIES[name].write(tmp_path / "published")
+    with pytest.raises(FileNotFoundError, match="nlu_evaluation is not there.*How to get it: Clone the GitHub"):
+        make_mini(tmp_path / "data", source=tmp_path / "published")
 
 
 # The whole

@@ -1,14 +1,14 @@
 """Makes the mini corpus: small data for all tasks, out of texts that TTS speaks and of a few hours of real speech.
 
     python training/data/make_mini.py --out data                       # commands of our own grammar alone, by TTS
-    python training/data/make_mini.py --out data --from DIR           # DIR holds texts and real_speech
+    python training/data/make_mini.py --out data --from DIR           # DIR holds published corpora
     python training/data/make_mini.py --out data --from DIR --transcripts   # and more speech, for transcription alone
     SPEECHVERSE_DATA=data python training/data/prepare.py training/configs/mini.yaml
 
-DIR/texts holds snips.jsonl, nlu_eval.jsonl, multi30k.jsonl and clinc150.jsonl, DIR/real_speech the folders ravdess, fsdd and
-esc10: see the corpora of these names. With --from they are linked into --out, and nothing is written to where they are. Without
-texts the commands are all that is spoken; without real speech there are neither emotions nor sentiment, and the sounds that
-are no speech are generated.
+DIR holds the texts of snips, nlu_evaluation, multi30k and clinc150, and the recordings of ravdess, fsdd and esc10, in folders of
+these names as the files in training/data/corpora say; or in the folders texts and real_speech, in the other layout that they
+know. With --from they are linked into --out, and nothing is written to where they are. Without texts the commands are all that
+is spoken; without real speech there are neither emotions nor sentiment, and the sounds that are no speech are generated.
 
 Where the engines have voices enough, three groups of timbres are kept apart, for train, validation and test; where they have
 not, all voices speak all splits, and the output says so. No sentence is in two splits of any spoken corpora. Half of the
@@ -74,6 +74,8 @@ SNR, RT60 = (5.0, 25.0), (0.2, 0.6)  # dB, s
 
 TRANSCRIPTS = "mini_transcripts"
 
+TEXTS = tuple(name for name in SENTENCES if name != "commands")
+REAL_SPEECH = ("ravdess", "fsdd", "esc10")
 REAL_SPLITS = {"train": "mini_train", "validation": "mini_validation", "test": "mini_test"}
 FOLDS = {"train": "[12]", "validation": "3", "test": "4"}  # of ESC-10; fold 5 is not used
 NUM_GENERATED = {"train": 60, "validation": 15, "test": 15}
@@ -101,7 +103,7 @@ def make_mini(
 
     Args:
         folder (`str` or `Path`): The data folder, `$SPEECHVERSE_DATA` of what follows; created if absent.
-        source (`str` or `Path`, *optional*): A folder with `texts` and `real_speech`, which are linked.
+        source (`str` or `Path`, *optional*): A folder with published corpora, which are linked.
         num_sentences (`int`, *optional*): About how many to speak; defaults to 7,750, and to 400 without texts.
         voices (`list[str]`, *optional*): Voices to speak with; defaults to every installed English one.
         seed (`int`, *optional*, defaults to 0): Seed of the draws.
@@ -113,7 +115,8 @@ def make_mini(
         `{part: {split: {"clips": int, "hours": float}}}` of what was made.
 
     Raises:
-        ValueError: If `source` holds neither, or `num_sentences` is too small.
+        ValueError: If `source` holds none, or `num_sentences` is too small.
+        FileNotFoundError: If some of the texts, or of the real speech, are there and others are not; it says how to get them.
         ImportError: If no engine speaks English.
         RuntimeError: If an engine fails; what is finished stays.
     """
@@ -121,7 +124,8 @@ def make_mini(
     folder.mkdir(parents=True, exist_ok=True)
     if source is not None:
         link_sources(Path(source), folder)
-    real, written = (folder / "real_speech").is_dir(), (folder / "texts").is_dir()
+    with _data_folder(folder):
+        real, written = is_any_there(REAL_SPEECH), is_any_there(TEXTS)
     num_sentences = num_sentences or (NUM_SENTENCES if written else NUM_COMMANDS)
     plan, why_not_held_out = plan_voices(voices)
     for line in filter(None, (why_not_held_out, None if real else NO_REAL_SPEECH, None if written else NO_TEXTS)):
@@ -162,23 +166,30 @@ def make_mini(
 
 
 NO_REAL_SPEECH = (
-    "No real_speech is there: er and asc have no data, and the sounds of sns that are no speech are generated."
+    "No real speech is there: er and asc have no data, and the sounds of sns that are no speech are generated."
 )
 NO_TEXTS = "No texts are there: the commands of our own grammar are all that is spoken."
 
 
 def link_sources(source: Path, folder: Path) -> None:
-    """Links `texts` and `real_speech` into the data folder.
+    """Links the corpora that are there into the data folder.
 
     Raises:
-        ValueError: If neither is there.
+        ValueError: If there are none.
     """
-    names = [name for name in ("texts", "real_speech") if (source / name).is_dir()]
+    known = ("texts", "real_speech", *TEXTS, *REAL_SPEECH)
+    names = [name for name in known if (source / name).is_dir()]
     if not names:
-        raise ValueError(f"{source} holds neither texts nor real_speech: give the folder above them.")
+        raise ValueError(f"{source} holds none of {', '.join(known)}: give the folder above them.")
     for name in names:
         if not (folder / name).exists():
             (folder / name).symlink_to((source / name).resolve(), target_is_directory=True)
+
+
+def is_any_there(names: Sequence[str]) -> bool:
+    """Whether one of these corpora at least lies on this machine: its texts, or the recordings of one that is not spoken."""
+    corpora = [load_corpus(name) for name in names]
+    return any(source.is_there() for corpus in corpora for source in corpus.built_texts or corpus.built_sources)
 
 
 def plan_voices(names: Sequence[str] | None = None) -> tuple[dict[str, list[Voice]], str | None]:
@@ -223,12 +234,11 @@ def choose_sentences(count: int, written: bool, seed: int = 0) -> dict[str, list
     scale = count / NUM_SENTENCES
     commands = round(sum(SENTENCES["commands"].values()) * scale) if written else count
     chosen = {"commands": make_sentences(commands, seed)}
-    for name, splits in SENTENCES.items() if written else ():
-        if name != "commands":
-            chosen[name] = [
-                {"sentence" if field == "key" else field: value for field, value in row.items()}
-                for row in _choose(load_corpus(name), splits, scale, f"{seed} {name}")
-            ]
+    for name in TEXTS if written else ():
+        chosen[name] = [
+            {"sentence" if field == "key" else field: value for field, value in row.items()}
+            for row in _choose(load_corpus(name), SENTENCES[name], scale, f"{seed} {name}")
+        ]
     owner = {}
     for split in reversed(SPLITS):
         for rows in chosen.values():
@@ -295,7 +305,8 @@ def make_sounds(folder: Path, real: bool, seed: int) -> list[dict]:
     Recordings and formulas of what is no speech, by split; those of train also lie behind sentences.
 
     Returns:
-        rows with `audio`, `split` and `turn`, the kind of sound.
+        rows with `audio`, `split` and `turn`, the kind of sound: of recordings what their names begin with, a class or, as
+        they are published, a fold.
     """
     rows = []
     if real:
@@ -528,7 +539,7 @@ def _summary(manifest: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data folder to make")
-    parser.add_argument("--from", type=Path, dest="source", metavar="DIR", help="folder with texts and real_speech")
+    parser.add_argument("--from", type=Path, dest="source", metavar="DIR", help="folder with published corpora")
     parser.add_argument("--sentences", type=int, dest="num_sentences", metavar="N", help="about how many to speak")
     parser.add_argument("--voices", nargs="+", metavar="ENGINE:VOICE", help="voices (default: all English ones)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
