@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -126,6 +127,7 @@ def make_card(
         data=_data_rows(run["data"]) if run and "data" in run else [],
         stages=[_stage_cells(stage) for stage in run.get("stages", ())] if run else [],
         restricted=_restricted_corpora(run["data"]) if run and "data" in run else [],
+        inherited=_titles(run["data"].get("inherited", {}).values()) if run and "data" in run else [],
         speech=_hours_of_speech(run["data"]) if run and "data" in run else {},
         pictures=[(words, name) for words, name in PICTURES.items() if (release / name).is_file()],
     )
@@ -261,11 +263,15 @@ def _data_rows(data: dict) -> list[list[str]]:
 
 
 def _restricted_corpora(data: dict) -> list[str]:
-    """The corpora that were trained on whose licence forbids commercial use."""
+    """The corpora that were trained on, here or before, whose licence forbids commercial use."""
     corpora = data["train"]["corpora"].items()
     used = [_licence_at(place, data) for place, tasks in corpora if any(counts["kept"] for counts in tasks.values())]
-    names = [f"{facts['title']} ({facts['licence']})" for facts in used if not facts.get("permissive", True)]
-    return list(dict.fromkeys(names))
+    used += data.get("inherited", {}).values()
+    return _titles(facts for facts in used if not facts.get("permissive", True))
+
+
+def _titles(corpora: Iterable[dict]) -> list[str]:
+    return list(dict.fromkeys(f"{facts['title']} ({facts['licence']})" for facts in corpora))
 
 
 def _hours_of_speech(data: dict) -> dict[str, dict]:

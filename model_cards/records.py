@@ -196,10 +196,13 @@ def _public_hardware(hardware: dict) -> dict:
 
 
 def _public_data(data: dict) -> dict:
-    """Figures of each part, and of each task of a corpus in it; and the corpora's licences."""
+    """Figures of each part, and of each task of a corpus in it; and the licences of its corpora and of those inherited."""
     parts = {part: _public_part(data[part]) for part in ("train", "eval") if part in data}
-    licences = {shorten_path(id): _shorten_all(_select(facts, LICENCE)) for id, facts in data["licences"].items()}
-    return {**parts, "licences": licences}
+    return {**parts, **{name: _public_licences(data.get(name, {})) for name in ("licences", "inherited")}}
+
+
+def _public_licences(corpora: dict[str, dict]) -> dict[str, dict]:
+    return {shorten_path(id): _shorten_all(_select(facts, LICENCE)) for id, facts in corpora.items()}
 
 
 def _public_part(counts: dict) -> dict:

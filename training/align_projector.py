@@ -19,6 +19,7 @@ an LLM that knows the tasks, and now hears.
 
 import logging
 import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from speechverse.training.arguments import parse_run_config
 from speechverse.training.checkpoint_writing import AtomicCheckpointsMixin, CheckpointWriteError
 from speechverse.training.data.dataset import InstructionDataset
 from speechverse.training.data.filters import CheckedSample
+from speechverse.training.data.report import REPORT_NAME
 from speechverse.training.data.sample import Sample
 from speechverse.training.train import RunParts, checkpoint_to_resume, prepare_run
 
@@ -504,6 +506,9 @@ def main() -> None:
         folder = trainer.args.output_dir
         parts.model.save_pretrained(folder)
         parts.processor.save_pretrained(folder)
+        shutil.copy(
+            Path(parts.args.output_dir) / REPORT_NAME, folder
+        )  # what starts from it inherits its data's licences
         logger.info(f"The aligned projector is in {folder}: give it to training as --adapter {folder}")
 
 

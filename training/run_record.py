@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from transformers.trainer_pt_utils import get_model_param_count
+from transformers.utils import cached_file
 
 from ..modeling_speechverse.base_checkpoints import fingerprint
 from ..version import __version__
@@ -43,7 +44,8 @@ def describe_run(trainer, config: dict, stages: list[dict]) -> dict:
         - `train_runtime` (`float` or `None`): seconds since the run was started or resumed the last time;
         - `trained_on` (`dict`): samples, seconds and tokens of each task that were learned from, repetitions included, as
           far as they were logged;
-        - `data` (`dict` or `None`): counts of the report on the data;
+        - `data` (`dict` or `None`): counts of the report on the data, and the licences of its corpora; under `inherited` those
+          of what the adapter that it started from had learned from;
         - `log` (`list[dict]`): the Trainer's, since the run's very beginning.
     """
     args, state = trainer.args, trainer.state
@@ -70,6 +72,35 @@ def write_run_record(record: dict, folder: str | Path) -> None:
     """Writes `run.json`, whole or not at all. What is not finite is `null` in it, since JSON has no other word for it."""
     content = json.dumps(_without_infinities(record), indent=2, ensure_ascii=False, default=str)
     write_whole(Path(folder) / RECORD_NAME, content + "\n")
+
+
+def corpora_learned(checkpoint: str) -> dict[str, dict]:
+    """Which corpora a checkpoint has learned from, and so has every model that starts from it.
+
+    Args:
+        checkpoint (`str`): a folder, or a repository of the Hub.
+
+    Returns:
+        name -> `title`, `licence`, `permissive` and `speech`, those that it has inherited among them; nothing where neither
+        its `run.json` nor, beside a projector that was aligned, a report on its data tells.
+    """
+    for name in (RECORD_NAME, REPORT_NAME):
+        if file := cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False):
+            found = json.loads(Path(file).read_text(encoding="utf-8"))
+            data = found["data"] if name == RECORD_NAME else found
+            break
+    else:
+        return {}
+    if data is None:  # a trainer of one's own may write no report
+        return {}
+    learned = {
+        name
+        for place, tasks in data["train"]["corpora"].items()
+        if any(counts["kept"] for counts in tasks.values())
+        for name in (place, place.rpartition("/")[0])  # a corpus, or one and its split
+    }
+    own = {name: facts for name, facts in data.get("licences", {}).items() if name in learned}
+    return data.get("inherited", {}) | own
 
 
 def installed_versions() -> dict[str, str]:
@@ -125,7 +156,8 @@ def _read_data_counts(report: Path) -> dict | None:
         return None
     found = json.loads(report.read_text(encoding="utf-8"))
     parts = {part: {name: found[part][name] for name in PART_COUNTS} for part in ("train", "eval") if part in found}
-    return {**parts, "licences": found.get("licences", {}), "report": report.name}
+    facts = {name: found.get(name, {}) for name in ("licences", "inherited")}
+    return {**parts, **facts, "report": report.name}
 
 
 def _cpu_name() -> str:

@@ -38,6 +38,7 @@ from speechverse.training.data.run_sources import licences_of
 from speechverse.training.mixture import Mixture
 from speechverse.training.parts import lora_has_learned
 from speechverse.training.run_data import CheckedData, LoadedData
+from speechverse.training.run_record import corpora_learned
 from speechverse.training.trainer import SpeechVerseTrainer
 
 
@@ -145,7 +146,8 @@ def prepare_run(config: RunConfig) -> RunParts:
     if args.process_index == 0:
         parts = {"train": train_data.report, "eval": eval_data.report}
         licences = licences_of(config.train_data + config.eval_data)
-        write_report(args.output_dir, parts, config.tasks, licences=licences)
+        inherited = corpora_learned(config.model.adapter) if config.model.adapter else {}
+        write_report(args.output_dir, parts, config.tasks, licences=licences, inherited=inherited)
     features = None
     if args.cache_features:
         model.to(args.device)

@@ -246,6 +246,25 @@ def test_emissions_are_those_that_the_publisher_states(checkpoint, tmp_path):
     assert check_card(card.content) == ([], [])
 
 
+def test_licences_are_inherited(checkpoint, tmp_path):
+    run = json.loads((checkpoint / "run.json").read_text())
+    run["config"]["adapter"] = "/home/secret/before"
+    earlier = {
+        "title": "Diaries (of /home/secret/jane)",
+        "licence": "CC-BY-NC-SA-4.0",
+        "permissive": False,
+        "file": "secret",
+    }
+    run["data"]["inherited"] = {"/home/secret/diaries.yaml": earlier}
+    (checkpoint / "run.json").write_text(json.dumps(run))
+    folder = release(checkpoint, tmp_path)
+    text = " ".join(ModelCard.load(folder / "README.md").text.split())
+    words = "Diaries (of jane) (CC-BY-NC-SA-4.0)."
+    assert f"adapter `before`, whose own training is not counted here; it had learned from {words}" in text
+    assert f"bind it too: Calls (from calls) (CC-BY-NC-4.0); {words}" in text
+    assert "secret" not in (folder / "run.json").read_text()
+
+
 def test_hub_bases_are_linked(checkpoint, tmp_path):
     config = json.loads((checkpoint / "config.json").read_text())
     config["audio_base"]["id"], config["text_base"]["id"] = "org/ears", "org/mind"

@@ -485,7 +485,8 @@ def test_missing_base_says_how_to_get_it(bases, tmp_path, monkeypatch):
     from_tiny_foundations().save_pretrained(tmp_path / "adapter")
     monkeypatch.setenv("SPEECHVERSE_FOUNDATIONS", str(tmp_path / "elsewhere"))
     with pytest.raises(
-        FileNotFoundError, match="'tiny-wavlm' is not a folder.*speechverse-foundations --source packages --out DIR tiny-"
+        FileNotFoundError,
+        match="'tiny-wavlm' is not a folder.*speechverse-foundations --source packages --out DIR tiny-",
     ):
         AutoModel.from_pretrained(tmp_path / "adapter")
     loaded = SpeechVerseForConditionalGeneration.from_pretrained(

@@ -548,7 +548,8 @@ def test_missing_base_of_a_missing_tokenizer_is_named(adapter_alone, monkeypatch
     _, folder = adapter_alone("wavlm", "t5")
     monkeypatch.delenv("SPEECHVERSE_FOUNDATIONS")
     with pytest.raises(
-        FileNotFoundError, match="base model 'tiny-t5' is not a folder.*speechverse-foundations --source packages --out DIR"
+        FileNotFoundError,
+        match="base model 'tiny-t5' is not a folder.*speechverse-foundations --source packages --out DIR",
     ):
         SpeechVerseProcessor.from_pretrained(folder)
 

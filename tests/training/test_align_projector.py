@@ -154,6 +154,8 @@ def test_training_starts_from_what_was_aligned(environment, config_file, tmp_pat
     name = "multi_modal_projector.blocks.0.conv.weight"
     assert not torch.equal(model.get_parameter(name), fresh.get_parameter(name))
     assert json.loads((out / "aligned" / "tasks.json").read_text())[0]["id"] == "asr"
+    report = (out / "aligned" / "data_report.json").read_bytes()
+    assert report == (out / "data_report.json").read_bytes() and json.loads(report)["train"]["kept"]
     named = ["--output_dir", str(tmp_path / "next"), "--adapter", str(out / "aligned")]
     stages = build_run(parse_run_config([str(config_file), *named])).curriculum.stages
     assert [stage.name for stage in stages] == ["LoRA joins, ASR", "all tasks"]

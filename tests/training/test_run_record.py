@@ -15,6 +15,7 @@ from speechverse.training.data.report import DataPart, write_report
 from speechverse.training.data.run_sources import CorpusSource, licences_of
 from speechverse.training.data.sample import Sample
 from speechverse.training.run_record import (
+    corpora_learned,
     describe_hardware,
     describe_run,
     installed_versions,
@@ -96,6 +97,23 @@ def test_data_are_those_of_the_report(trainer, tmp_path):
     facts = {"title": "Free Spoken Digit Dataset", "licence": "CC-BY-SA-4.0", "permissive": True, "speech": "recorded"}
     assert data["licences"] == {"fsdd": facts}
     assert data["report"] == "data_report.json" and "a secret" not in json.dumps(data)
+
+
+def test_a_checkpoint_passes_on_what_it_learned_from(tmp_path):
+    used, unused = {"asr": {"kept": 2}, "er": {"kept": 0}}, {"asr": {"kept": 0}}
+    train = {"corpora": {"fsdd/mini_train": used, "own.yaml/train": used, "snips/train": unused, "manifest": used}}
+    licences = {
+        name: {"licence": name} for name in ("fsdd", "own.yaml", "snips", "ravdess")
+    }  # ravdess: to validate on
+    data = {"train": train, "licences": licences}
+    assert corpora_learned(str(tmp_path)) == {}  # it does not say
+    (tmp_path / "data_report.json").write_text(json.dumps(data))
+    assert corpora_learned(str(tmp_path)) == {name: licences[name] for name in ("fsdd", "own.yaml")}
+    data["inherited"] = {"multi30k": {"licence": "from before"}}
+    (tmp_path / "run.json").write_text(json.dumps({"data": data}))
+    assert corpora_learned(str(tmp_path)).keys() == {"fsdd", "own.yaml", "multi30k"}
+    (tmp_path / "run.json").write_text('{"data": null}')
+    assert corpora_learned(str(tmp_path)) == {}
 
 
 def test_packages_that_are_not_installed_have_no_version(monkeypatch):

@@ -224,6 +224,8 @@ def test_only_some_tasks_are_learned(own_corpus, tmp_path):
     assert {task.id for task in trainer.processing_class.tasks} == {"urgency"}
     after, _ = learn("after", "--only_tasks", "urgency", "--adapter", str(tmp_path / "everything"))
     assert {task.id for task in after.processing_class.tasks} == {"urgency"}
+    reports = [json.loads((tmp_path / name / "data_report.json").read_text()) for name in ("everything", "after")]
+    assert reports[0]["inherited"] == {} and reports[1]["inherited"] == reports[0]["licences"] != {}
     assert len(learn("both", "--only_tasks", "urgency", "asr")[0].train_dataset) == 18
 
 
