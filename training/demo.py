@@ -33,7 +33,7 @@ WIDTHS = (46, 32, 32)  # of a table's columns, in characters
 
 
 def provide_foundations(folder: Path) -> None:
-    """Builds the two frozen bases that the published checkpoint was trained on: not the Hub's originals."""
+    """Builds the two frozen bases that the published checkpoint was trained on; its LLM is not the Hub's original."""
     run("foundations.py", "--out", folder, "--source", "packages", *FOUNDATIONS)
 
 

@@ -79,12 +79,16 @@ def provide(
         `Path`: The folder.
 
     Raises:
-        FoundationError: If it cannot be provided; no folder is left behind then.
+        FoundationError: If it cannot be provided, and no folder is left behind then; or if a folder that is there is of
+            another source than the one that is asked for.
     """
     folder = out / foundation.name
     if folder.exists() and not force:
         if not is_complete(folder):
             raise FoundationError(f"{folder} exists but has no SOURCE.json; remove it, or replace it with --force.")
+        origin = read_source(folder)["origin"]
+        if source not in ("auto", origin):
+            raise FoundationError(f"{folder} is from the {origin}, not from the {source}; replace it with --force.")
         logger.info("%s: kept (--force replaces it)", foundation.name)
         return folder
 

@@ -23,7 +23,7 @@ from transformers import (
 
 from speechverse import SpeechVerseConfig, SpeechVerseForConditionalGeneration
 from speechverse.modeling_speechverse import configuration_speechverse
-from speechverse.modeling_speechverse.base_checkpoints import fingerprint
+from speechverse.modeling_speechverse.base_checkpoints import find_named_base, fingerprint
 
 
 def trainable_parameters_on_meta(config) -> int:
@@ -489,6 +489,8 @@ def test_missing_base_says_how_to_get_it(bases, tmp_path, monkeypatch):
         match="'tiny-wavlm' is not a folder.*speechverse-foundations --source packages --out DIR tiny-",
     ):
         AutoModel.from_pretrained(tmp_path / "adapter")
+    with pytest.raises(FileNotFoundError, match="`speechverse-foundations --out DIR mind`"):  # an original of the Hub
+        find_named_base("org/mind")
     loaded = SpeechVerseForConditionalGeneration.from_pretrained(
         tmp_path / "adapter", audio_base=bases / "tiny-wavlm", text_base=bases / "tiny-t5"
     )

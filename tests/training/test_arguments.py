@@ -189,7 +189,7 @@ def test_there_are_shipped_configurations():
 
 
 @pytest.mark.parametrize("name", ["mini_permissive", "mini_permissive_text"])
-def test_configurations_for_any_use_name_no_corpus_that_is_not(name, monkeypatch, tmp_path):
+def test_permissive_configurations_name_permissive_corpora_alone(name, monkeypatch, tmp_path):
     monkeypatch.setenv("SPEECHVERSE_DATA", str(tmp_path))
     file = SHIPPED[0].parent / f"{name}.yaml"
     config = parse_run_config([str(file)])

@@ -16,8 +16,8 @@ from speechverse.training.data.generated_noise import KINDS, generate_noise
 from speechverse.training.data.make_mini import (
     REAL_SPEECH,
     TEXTS,
+    are_there,
     choose_sentences,
-    is_any_there,
     is_held_out,
     link_sources,
     make_mini,
@@ -333,23 +333,26 @@ def test_corpora_are_taken_as_they_are_published(tmp_path, monkeypatch):
         COPIES[name].write(published)
     folder.mkdir()
     monkeypatch.setenv("SPEECHVERSE_DATA", str(folder))
-    assert not is_any_there(TEXTS) and not is_any_there(REAL_SPEECH)
+    assert not are_there(TEXTS) and not are_there(REAL_SPEECH)
     link_sources(published, folder)
-    assert is_any_there(TEXTS) and is_any_there(REAL_SPEECH)
+    assert are_there(TEXTS) and are_there(REAL_SPEECH)
     chosen = choose_sentences(7_750, written=True)
     assert [row["text"] for row in chosen["snips"] if row["split"] == "train"] == []  # validation has them too
     assert {row["text"] for row in chosen["clinc150"]} == {"tell me a joke", "why is it so"}
     assert {row["de"] for row in chosen["multi30k"] if row["split"] == "test"} >= {"test_2016_flickr."}
-    sounds = {Path(row["audio"]).name: row["split"] for row in make_sounds(folder, True, seed=0)}
-    assert sounds["1-100032-A-0.wav"] == sounds["2-100039-A-1.wav"] == "train" and "1-100038-A-14.wav" not in sounds
+    sounds = {Path(row["audio"]).name: (row["split"], row["turn"]) for row in make_sounds(folder, True, seed=0)}
+    assert sounds["1-100032-A-0.wav"] == ("train", "dog_bark") and sounds["4-100033-A-41.wav"] == ("test", "chainsaw")
+    assert sounds["2-100039-A-1.wav"] == ("train", "rooster") and "1-100038-A-14.wav" not in sounds
     assert {row["turn"] for row in speech_recordings([], real=True)} == {"ravdess", "fsdd"}
 
 
-def test_what_is_missing_among_others_says_how_to_get_it(tmp_path):
-    for name in ("snips", "multi30k"):
+@pytest.mark.parametrize(("there", "missing"), [(["snips", "multi30k"], "nlu_evaluation"), (["esc10"], "ravdess")])
+def test_what_is_missing_among_others_says_how_to_get_it(there, missing, tmp_path):
+    for name in there:
         COPIES[name].write(tmp_path / "published")
-    with pytest.raises(FileNotFoundError, match="nlu_evaluation is not there.*How to get it: Clone the GitHub"):
+    with pytest.raises(FileNotFoundError, match=f"{missing} is not there.*How to get it: "):
         make_mini(tmp_path / "data", source=tmp_path / "published")
+    assert not (tmp_path / "data" / "spoken").exists()  # it is said before anything is spoken
 
 
 # The whole

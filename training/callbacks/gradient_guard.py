@@ -26,8 +26,10 @@ class GradientGuard(StoppingCallback, ExportableState):
 
     An explosion is a gradient norm, before clipping, above `factor` times the median of the latest updates that were
     made, and above `factor` times `max_grad_norm`, to which updates are clipped: where a run has learned its data, the
-    median is next to nothing, and each sample that it still gets wrong stands out a thousandfold. A skipped update changes neither weights nor the optimizer's state, and no weight decays; the step counts all
-    the same, so that schedule and data go on as they would have. After `max_skips` skips in `window` steps
+    median is next to nothing, and each sample that it still gets wrong stands out a thousandfold.
+
+    A skipped update changes neither weights nor the optimizer's state, and no weight decays; the step counts all the same,
+    so that schedule and data go on as they would have. After `max_skips` skips in `window` steps
     [`~GradientGuard.learning_rate_factor`] is halved; when that would be done once more than `max_lowerings` times, the
     run ends with a checkpoint and [`TrainingDiverged`]. The norm is that of all ranks, so they all decide alike. All of
     it is in the trainer's state: a resumed run does what the uninterrupted one would have done.
@@ -126,7 +128,7 @@ class GradientGuard(StoppingCallback, ExportableState):
         if norm is None or (args.fp16 and not finite):
             return
         median = statistics.median(self.norms) if len(self.norms) >= self.min_norms else math.inf
-        usual = max(median, args.max_grad_norm or 0)
+        usual = max(median, args.max_grad_norm)
         if finite and (not self.factor or norm <= self.factor * usual):
             self.norms = [*self.norms, norm][-self.window :]
             return

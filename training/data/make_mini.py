@@ -125,7 +125,7 @@ def make_mini(
     if source is not None:
         link_sources(Path(source), folder)
     with _data_folder(folder):
-        real, written = is_any_there(REAL_SPEECH), is_any_there(TEXTS)
+        real, written = are_there(REAL_SPEECH), are_there(TEXTS)
     num_sentences = num_sentences or (NUM_SENTENCES if written else NUM_COMMANDS)
     plan, why_not_held_out = plan_voices(voices)
     for line in filter(None, (why_not_held_out, None if real else NO_REAL_SPEECH, None if written else NO_TEXTS)):
@@ -186,10 +186,19 @@ def link_sources(source: Path, folder: Path) -> None:
             (folder / name).symlink_to((source / name).resolve(), target_is_directory=True)
 
 
-def is_any_there(names: Sequence[str]) -> bool:
-    """Whether one of these corpora at least lies on this machine: its texts, or the recordings of one that is not spoken."""
+def are_there(names: Sequence[str]) -> bool:
+    """Whether these corpora lie on this machine: their texts, or the recordings of those that are not spoken.
+
+    Raises:
+        FileNotFoundError: If some do and others do not.
+    """
     corpora = [load_corpus(name) for name in names]
-    return any(source.is_there() for corpus in corpora for source in corpus.built_texts or corpus.built_sources)
+    sources = [corpus.built_texts or corpus.built_sources for corpus in corpora]
+    if not any(source.is_there() for of_corpus in sources for source in of_corpus):
+        return False
+    for corpus, of_corpus in zip(corpora, sources, strict=True):
+        corpus.found(of_corpus)
+    return True
 
 
 def plan_voices(names: Sequence[str] | None = None) -> tuple[dict[str, list[Voice]], str | None]:
@@ -305,17 +314,20 @@ def make_sounds(folder: Path, real: bool, seed: int) -> list[dict]:
     Recordings and formulas of what is no speech, by split; those of train also lie behind sentences.
 
     Returns:
-        rows with `audio`, `split` and `turn`, the kind of sound: of recordings what their names begin with, a class or, as
-        they are published, a fold.
+        rows with `audio`, `split` and `turn`, the kind of sound.
     """
     rows = []
     if real:
         corpus = load_corpus("esc10")
         found = corpus.found(corpus.built_sources)
-        by_fold = [row for split in found.splits for row in read_rows(corpus, found, split, {"fold"}, streaming=False)]
+        by_fold = [
+            row
+            for split in found.splits
+            for row in read_rows(corpus, found, split, {"fold", "sound"}, streaming=False)
+        ]
         for split, folds in FOLDS.items():
             rows += [
-                {"audio": row["audio"], "split": split, "turn": row["key"].split("-")[0]}
+                {"audio": row["audio"], "split": split, "turn": row["sound"]}
                 for row in by_fold
                 if row["fold"] in folds
             ]
