@@ -198,7 +198,7 @@ def _public_hardware(hardware: dict) -> dict:
 def _public_data(data: dict) -> dict:
     """Figures of each part, and of each task of a corpus in it; and the licences of its corpora and of those inherited."""
     parts = {part: _public_part(data[part]) for part in ("train", "eval") if part in data}
-    return {**parts, **{name: _public_licences(data.get(name, {})) for name in ("licences", "inherited")}}
+    return {**parts, **{name: _public_licences(data[name]) for name in ("licences", "inherited") if name in data}}
 
 
 def _public_licences(corpora: dict[str, dict]) -> dict[str, dict]:

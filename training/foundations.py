@@ -86,9 +86,10 @@ def provide(
     if folder.exists() and not force:
         if not is_complete(folder):
             raise FoundationError(f"{folder} exists but has no SOURCE.json; remove it, or replace it with --force.")
-        origin = read_source(folder)["origin"]
-        if source not in ("auto", origin):
-            raise FoundationError(f"{folder} is from the {origin}, not from the {source}; replace it with --force.")
+        kept = read_source(folder)
+        wanted = {"hub": foundation.hub_id, "packages": foundation.rebuilt_id}.get(source, kept["id"])
+        if kept["id"] != wanted:
+            raise FoundationError(f"{folder} holds {kept['id']}, not {wanted}; replace it with --force.")
         logger.info("%s: kept (--force replaces it)", foundation.name)
         return folder
 

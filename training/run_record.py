@@ -1,6 +1,7 @@
 """What a run was made of, and what became of it: `run.json`, beside the weights that it is about."""
 
 import json
+import logging
 import math
 import platform
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 from transformers.trainer_pt_utils import get_model_param_count
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import cached_file
 
 from ..modeling_speechverse.base_checkpoints import fingerprint
@@ -17,6 +19,8 @@ from .data.inspection import available_cores
 from .data.report import REPORT_NAME
 from .data.whole_files import write_whole
 
+
+logger = logging.getLogger(__name__)
 
 RECORD_NAME = "run.json"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "deepspeed", "datasets")
@@ -78,20 +82,25 @@ def corpora_learned(checkpoint: str) -> dict[str, dict]:
     """Which corpora a checkpoint has learned from, and so has every model that starts from it.
 
     Args:
-        checkpoint (`str`): a folder, or a repository of the Hub.
+        checkpoint (`str`): a folder, or a repository of the Hub. One of a run's `checkpoint-*` is told of by the run's.
 
     Returns:
         name -> `title`, `licence`, `permissive` and `speech`, those that it has inherited among them; nothing where neither
         its `run.json` nor, beside a projector that was aligned, a report on its data tells.
     """
+    if Path(checkpoint).name.startswith(f"{PREFIX_CHECKPOINT_DIR}-") and Path(checkpoint).is_dir():
+        checkpoint = str(Path(checkpoint).resolve().parent)
     for name in (RECORD_NAME, REPORT_NAME):
         if file := cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False):
             found = json.loads(Path(file).read_text(encoding="utf-8"))
-            data = found["data"] if name == RECORD_NAME else found
+            data = found.get("data") if name == RECORD_NAME else found
             break
     else:
-        return {}
-    if data is None:  # a trainer of one's own may write no report
+        data = None
+    if not data:
+        logger.warning(
+            f"{checkpoint} does not say what it has learned from: the card will not name licences of its data."
+        )
         return {}
     learned = {
         name

@@ -99,7 +99,7 @@ def test_data_are_those_of_the_report(trainer, tmp_path):
     assert data["report"] == "data_report.json" and "a secret" not in json.dumps(data)
 
 
-def test_a_checkpoint_passes_on_what_it_learned_from(tmp_path):
+def test_a_checkpoint_passes_on_what_it_learned_from(tmp_path, caplog):
     used, unused = {"asr": {"kept": 2}, "er": {"kept": 0}}, {"asr": {"kept": 0}}
     train = {"corpora": {"fsdd/mini_train": used, "own.yaml/train": used, "snips/train": unused, "manifest": used}}
     licences = {
@@ -112,8 +112,12 @@ def test_a_checkpoint_passes_on_what_it_learned_from(tmp_path):
     data["inherited"] = {"multi30k": {"licence": "from before"}}
     (tmp_path / "run.json").write_text(json.dumps({"data": data}))
     assert corpora_learned(str(tmp_path)).keys() == {"fsdd", "own.yaml", "multi30k"}
-    (tmp_path / "run.json").write_text('{"data": null}')
-    assert corpora_learned(str(tmp_path)) == {}
+    (tmp_path / "checkpoint-7").mkdir()
+    assert corpora_learned(str(tmp_path / "checkpoint-7")) == corpora_learned(str(tmp_path))
+    for silent in ("{}", '{"data": null}'):
+        (tmp_path / "run.json").write_text(silent)
+        assert corpora_learned(str(tmp_path)) == {} and "does not say what it has learned from" in caplog.text
+        caplog.clear()
 
 
 def test_packages_that_are_not_installed_have_no_version(monkeypatch):
