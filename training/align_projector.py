@@ -506,9 +506,8 @@ def main() -> None:
         folder = trainer.args.output_dir
         parts.model.save_pretrained(folder)
         parts.processor.save_pretrained(folder)
-        shutil.copy(
-            Path(parts.args.output_dir) / REPORT_NAME, folder
-        )  # what starts from it inherits its data's licences
+        # What starts from it inherits the licences of its data.
+        shutil.copy(Path(parts.args.output_dir) / REPORT_NAME, folder)
         logger.info(f"The aligned projector is in {folder}: give it to training as --adapter {folder}")
 
 

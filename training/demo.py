@@ -105,9 +105,11 @@ def print_row(*cells: str, mark: str = " ") -> None:
 
 
 def run(script: str, *arguments, launcher: bool = False) -> None:
-    """Runs one of the project's own scripts as a user would, where the repository is; its failure is ours."""
+    """Runs one of the project's own scripts as a user would, where the repository is; its failure, which it has told of, is ours."""
     launch = ["-m", "accelerate.commands.launch", "--num_processes", "1", *cpu_flag()] if launcher else []
-    subprocess.run([sys.executable, *launch, str(HERE / script), *map(str, arguments)], check=True, cwd=HERE.parent)
+    command = [sys.executable, *launch, str(HERE / script), *map(str, arguments)]
+    if code := subprocess.run(command, cwd=HERE.parent).returncode:
+        raise SystemExit(code)
 
 
 def cpu_flag() -> list[str]:

@@ -89,7 +89,7 @@ def provide(
         kept = read_source(folder)
         wanted = {"hub": foundation.hub_id, "packages": foundation.rebuilt_id}.get(source, kept["id"])
         if kept["id"] != wanted:
-            raise FoundationError(f"{folder} holds {kept['id']}, not {wanted}; replace it with --force.")
+            raise FoundationError(f"{folder} holds {kept['id']}, not {wanted}; remove it, or replace it with --force.")
         logger.info("%s: kept (--force replaces it)", foundation.name)
         return folder
 

@@ -219,7 +219,7 @@ def test_the_original_is_taken_where_the_hub_answers(tmp_path, hub_with_toy, cho
 
 def test_a_folder_of_another_source_is_not_taken_for_it(tmp_path, hub_with_toy):
     foundations.provide(TOY, tmp_path)
-    with pytest.raises(FoundationError, match="toy holds someone/toy, not toy; replace it with --force"):
+    with pytest.raises(FoundationError, match="toy holds someone/toy, not toy; remove it, or replace it with --force"):
         foundations.provide(TOY, tmp_path, source="packages")
     foundations.provide(TOY, tmp_path)  # whichever is there
     assert source_of(foundations.provide(TOY, tmp_path, source="packages", force=True))["origin"] == "packages"
