@@ -108,8 +108,10 @@ def run(script: str, *arguments, launcher: bool = False) -> None:
     """Runs one of the project's own scripts as a user would, where the repository is; its failure, which it has told of, is ours."""
     launch = ["-m", "accelerate.commands.launch", "--num_processes", "1", *cpu_flag()] if launcher else []
     command = [sys.executable, *launch, str(HERE / script), *map(str, arguments)]
-    if code := subprocess.run(command, cwd=HERE.parent).returncode:
-        raise SystemExit(code)
+    try:
+        subprocess.run(command, check=True, cwd=HERE.parent)
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(error.returncode) from None
 
 
 def cpu_flag() -> list[str]:

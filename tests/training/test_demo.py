@@ -205,6 +205,12 @@ def test_demo_fails_where_training_brought_too_little(run_demo):
         run_demo(["clean", "clean"], ["clean", "clean"])
 
 
+def test_a_script_that_fails_ends_the_demo_without_a_traceback(capfd):
+    with pytest.raises(SystemExit) as end:
+        demo.run("foundations.py", "--out", "nowhere", "no-such-foundation")
+    assert end.value.code not in (0, None) and "no-such-foundation" in capfd.readouterr().err
+
+
 def test_training_is_the_command_that_any_user_runs(monkeypatch):
     called = []
     monkeypatch.setattr(demo.subprocess, "run", lambda command, **options: called.append((command, options)))
